@@ -1,0 +1,53 @@
+"""Faults of the engine. Refusals are not here: they are values of `Outcome`.
+
+EngineError
+├── NothingDone               the command was not decided; the same command may be sent again
+│   ├── LedgerUnavailable
+│   ├── GateUnverified
+│   ├── GateFull
+│   └── TooManyWaiting
+├── OutcomeUnknown            decided perhaps; repeat the same command until the answer is definite
+├── Fenced                    another process has taken the shard over
+├── Diverged                  gate and ledger tell different histories
+└── Unsuitable                a server is set up in a way that would lose what was promised
+"""
+
+
+class EngineError(Exception):
+    """Something failed that is no refusal."""
+
+
+class NothingDone(EngineError):
+    """The command was not decided, and nothing was changed."""
+
+
+class LedgerUnavailable(NothingDone):
+    """The ledger cannot take entries now."""
+
+
+class GateUnverified(NothingDone):
+    """The gate cannot be reached, or has not been verified since it changed."""
+
+
+class GateFull(NothingDone):
+    """The gate's memory is nearly full; units can be given back, but no more be held."""
+
+
+class TooManyWaiting(NothingDone):
+    """More commands wait than could be decided in time."""
+
+
+class OutcomeUnknown(EngineError):
+    """The command may have been decided, and the answer is not durable yet."""
+
+
+class Fenced(EngineError):
+    """Another process has taken this shard over."""
+
+
+class Diverged(EngineError):
+    """The gate's history does not continue the ledger's."""
+
+
+class Unsuitable(EngineError):
+    """A server is set up in a way that would lose what was promised."""

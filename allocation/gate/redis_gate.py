@@ -1,0 +1,178 @@
+"""The gate on Redis: sends a batch of commands as one function call, and loads verified state."""
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any, cast
+
+import msgspec
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError, ResponseError
+
+from allocation.commands import Command
+from allocation.errors import Fenced, GateUnverified, Unsuitable
+from allocation.gate.keys import shard_keys
+from allocation.gate.scripts import library, version
+from allocation.outcomes import Status
+from allocation.ports import Batch, BatchHead, Decision, Identity
+
+OVERDUE_PER_CALL_MAX = 128
+SOCKET_TIMEOUT_SECONDS = 5.0
+_FAULTS = (RedisError, OSError, TimeoutError)
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_head = msgspec.msgpack.Decoder(BatchHead).decode
+_decode_decisions = msgspec.msgpack.Decoder(list[Decision]).decode
+
+
+def connect(redis_url: str) -> Redis:
+    """Make a client that never sends a call twice by itself: a call that timed out may have been decided."""
+    client: Redis = cast(Any, Redis).from_url(
+        redis_url,
+        retry=Retry(NoBackoff(), 0),
+        socket_timeout=SOCKET_TIMEOUT_SECONDS,
+        socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
+        single_connection_client=False,
+        decode_responses=False,
+    )
+    return client
+
+
+class RedisGate:
+    """The gate of one shard. Raises GateUnverified for every fault of the server or the way to it."""
+
+    def __init__(
+        self, redis: Redis, shard: int, reservation_retention_ms: int, event_retention_ms: int
+    ) -> None:
+        self.shard = shard
+        # The client annotates answers as bytes, text or nothing; what a call gives is said where it is made.
+        self._redis: Any = redis
+        self._keys = shard_keys(shard)
+        self._retention = (reservation_retention_ms, event_retention_ms)
+        self._call = ("FCALL", f"batch_{version()}", len(self._keys), *self._keys)
+        # The client's way through its pool, its retries and a timer for each step takes longer than the call.
+        self._deciding: Any = None
+        self._turn = asyncio.Lock()
+
+    async def prepare(self) -> Identity:
+        """Load the functions, check the server's settings, and say who it is."""
+        try:
+            await self._redis.function_load(library(), replace=True)
+            memory, server, replication = (
+                await self._redis.info("memory"),
+                await self._redis.info("server"),
+                await self._redis.info("replication"),
+            )
+        except _FAULTS as fault:
+            raise GateUnverified from fault
+        _require_noeviction(memory)
+        if replication["role"] != "master":
+            raise GateUnverified
+        return Identity(server["run_id"], replication["master_replid"])
+
+    async def memory_share(self) -> float:
+        """Say how full the memory is that Redis may use; 0 where it has no limit.
+
+        Raises Unsuitable where Redis has been told meanwhile to drop what it holds.
+        """
+        try:
+            memory: dict[str, Any] = await self._redis.info("memory")
+        except _FAULTS as fault:
+            raise GateUnverified from fault
+        _require_noeviction(memory)
+        return memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
+
+    async def decide(
+        self,
+        epoch: int,
+        identity: Identity,
+        commands: Sequence[Command | msgspec.Raw],
+        durable_sequence: int,
+    ) -> Batch:
+        """Decide commands in order. Raises Fenced, or GateUnverified where the outcome is not known."""
+        try:
+            header, answers, entries = await self._decide_on_own_connection(
+                *self._call,
+                epoch,
+                identity.run_id,
+                identity.replication_id,
+                _encode(commands),
+                durable_sequence,
+                OVERDUE_PER_CALL_MAX,
+                *self._retention,
+            )
+        except ResponseError as error:
+            # Redis itself refused the journal entry: a newer epoch has written. Nothing was changed.
+            if "XADD" in str(error):
+                raise Fenced from error
+            raise GateUnverified from error
+        except _FAULTS as fault:
+            raise GateUnverified from fault
+        head = _decode_head(header)
+        if head.status is not Status.DECIDED:
+            raise Fenced
+        return Batch(head, _decode_decisions(answers), entries)
+
+    async def _decide_on_own_connection(self, *parts: str | bytes | int) -> Any:
+        async with self._turn, asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
+            # It stays the pool's, which closes it with all others.
+            self._deciding = self._deciding or await self._redis.connection_pool.get_connection()
+            self._deciding.socket_timeout = None
+            try:
+                packed = self._deciding.pack_command(*parts)
+                await self._deciding.send_packed_command(packed, check_health=False)
+                return await self._deciding.read_response()
+            except ResponseError:
+                raise
+            except BaseException:
+                # The answer may still come; it must not be taken for that of the next call.
+                await self._deciding.disconnect(nowait=True)
+                raise
+
+    async def read_journal(self, after_sequence: int) -> list[tuple[int, bytes]]:
+        """Read what the journal still has after a sequence, oldest first."""
+        try:
+            rows: list[tuple[bytes, dict[bytes, bytes]]] = await self._redis.xrange(self._keys[7])
+        except _FAULTS as fault:
+            raise GateUnverified from fault
+        # Each item of the stream is one call: its entries, by sequence.
+        entries = [(int(sequence), body) for _, item in rows for sequence, body in item.items()]
+        return [entry for entry in entries if entry[0] > after_sequence]
+
+    async def present_state(self) -> tuple[int, int, str] | None:
+        """Give epoch, last sequence and hash as Redis has them; None where there is no state."""
+        try:
+            epoch, sequence, last_hash = await self._redis.hmget(
+                self._keys[0], ["epoch", "sequence", "hash"]
+            )
+        except _FAULTS as fault:
+            raise GateUnverified from fault
+        if epoch is None:
+            return None
+        return int(epoch), int(sequence), last_hash.decode()
+
+    async def scan_stock(self, cursor: int, count: int) -> tuple[int, dict[bytes, bytes]]:
+        """Read some stock records, undecoded, and the cursor that continues; 0 when all were read."""
+        try:
+            scanned: tuple[int, dict[bytes, bytes]] = await self._redis.hscan(
+                self._keys[1], cursor, count=count
+            )
+        except _FAULTS as fault:
+            raise GateUnverified from fault
+        return scanned
+
+    async def load_step(self, step: str, epoch: int, *arguments: str | bytes | int) -> bool:
+        """Do one step of a take-over; False where a newer one, or another state, is there."""
+        call = (f"load_{version()}", len(self._keys), *self._keys, step, epoch, *arguments)
+        try:
+            answer: bytes = await self._redis.execute_command("FCALL", *call)
+        except _FAULTS as fault:
+            raise GateUnverified from fault
+        return answer == str(epoch).encode()
+
+
+def _require_noeviction(memory: dict[str, Any]) -> None:
+    if memory["maxmemory_policy"] != "noeviction":
+        raise Unsuitable("Redis must have maxmemory-policy noeviction; it would drop stock.")

@@ -1,0 +1,241 @@
+"""The ledger in Postgres: one connection that appends, in one statement, behind a compare-and-set."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import asynccontextmanager
+
+import asyncpg
+from asyncpg.prepared_stmt import PreparedStatement
+
+from allocation.errors import Diverged, Fenced, LedgerUnavailable, Unsuitable
+from allocation.journal import chain, decode_head
+from allocation.ledger.queries import named_queries
+from allocation.ports import Head
+
+CONNECT_TIMEOUT_SECONDS = 5.0
+APPEND_TIMEOUT_SECONDS = 5.0
+READ_TIMEOUT_SECONDS = 5.0
+# A process that takes over and stops halfway holds the others up this long, then only its epoch is in their way.
+TAKE_OVER_LOCK_MS = "3000"
+_FAULTS = (
+    asyncpg.PostgresError,
+    asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
+    OSError,
+    TimeoutError,
+)
+
+
+class _NotReplicatedError(OSError):
+    """The commit is here, and perhaps on no standby."""
+
+
+def _columns(bodies: Sequence[bytes], head: Head) -> tuple[list[object], ...]:
+    """Give the columns of the rows but the sequence, which the statement counts: arrays are dear to encode."""
+    heads = [decode_head(body) for body in bodies]
+    hashes: list[object] = []
+    latest = head.last_hash
+    for body in bodies:
+        latest = chain(latest, body)
+        hashes.append(latest)
+    return (
+        [entry.at_ms for entry in heads],
+        [entry.kind for entry in heads],
+        [entry.subject for entry in heads],
+        hashes,
+        list(bodies),
+    )
+
+
+class PostgresLedger:
+    """The ledger of one shard. One append at a time; reads have a connection of their own."""
+
+    def __init__(self, database_url: str, shard: int) -> None:
+        self.shard = shard
+        self._url = database_url
+        self._queries = named_queries("allocation.ledger")
+        self._appending: asyncpg.Connection | None = None
+        self._append: PreparedStatement | None = None
+        self._reading: asyncpg.Connection | None = None
+        self._reading_lock = asyncio.Lock()
+        # Connections whose last commit a standby may not have.
+        self._doubtful: set[object] = set()
+
+    async def close(self) -> None:
+        self._drop_appending()
+        self._drop_reading()
+
+    async def create(self) -> None:
+        """Give the shard a head, where it has none."""
+        connection = await self._reader()
+        await connection.execute(self._queries["create_head"], self.shard)
+
+    async def check_durability(self) -> None:
+        """Refuse a Postgres that would call a commit done before it is on disk."""
+        await self._require_durability(await self._reader())
+
+    async def head(self) -> Head:
+        """Read where the shard's ledger ends, on every server that must have it. Raises LedgerUnavailable.
+
+        Whoever reads it may answer what it covers: an entry that can be seen here may still be missing on
+        the standby that its commit waited for in vain.
+        """
+        async with self._faults_of_reading():
+            connection = await self._reader()
+            row = await connection.fetchrow(self._queries["head"], self.shard)
+            if row is not None and row["replicated"]:
+                row = await connection.fetchrow(self._queries["confirm_head"], self.shard)
+                self._require_replicated(connection)
+        return _head_of(row)
+
+    async def take_over(self, run_id: str, replication_id: str) -> Head:
+        """Raise the epoch and record the verified server. Raises LedgerUnavailable."""
+        async with self._faults_of_reading():
+            connection = await self._reader()
+            row = await connection.fetchrow(
+                self._queries["take_over"], self.shard, run_id, replication_id
+            )
+            self._require_replicated(connection)
+        return _head_of(row)
+
+    @asynccontextmanager
+    async def only_taker(self) -> AsyncGenerator[None]:
+        """Spare other processes the work of taking the shard over meanwhile.
+
+        Only the epoch keeps them from it: where the lock is not to be had in time, this goes on without it.
+        """
+        try:
+            connection = await self._connect()
+        except _FAULTS as fault:
+            raise LedgerUnavailable from fault
+        try:
+            await self._wait_for_turn(connection)
+            yield
+        finally:
+            connection.terminate()
+
+    async def _wait_for_turn(self, connection: asyncpg.Connection) -> None:
+        try:
+            await connection.execute(self._queries["bound_lock_wait"], TAKE_OVER_LOCK_MS)
+            await connection.execute(self._queries["lock_take_over"], self.shard)
+        except asyncpg.LockNotAvailableError:
+            return
+        except _FAULTS as fault:
+            raise LedgerUnavailable from fault
+
+    async def append(self, head: Head, bodies: Sequence[bytes], last_hash: str) -> Head:
+        """Append entries behind `head` and give the new head.
+
+        Raises Diverged where the entries do not lead from `head` to `last_hash`, and Fenced where the
+        ledger does not end at `head`: nothing was appended. Raises LedgerUnavailable where the outcome is
+        not known: read the head again before anything else.
+        """
+        columns = _columns(bodies, head)
+        if columns[3][-1] != last_hash:
+            raise Diverged
+        last_sequence = head.last_sequence + len(bodies)
+        try:
+            append = self._append or await self._open_for_appending()
+            await append.fetch(
+                self.shard,
+                head.epoch,
+                head.last_sequence,
+                head.last_hash,
+                last_sequence,
+                last_hash,
+                *columns,
+                timeout=APPEND_TIMEOUT_SECONDS,
+            )
+            self._require_replicated(self._appending)
+        except _FAULTS as fault:
+            self._drop_appending()
+            raise LedgerUnavailable from fault
+        if append.get_statusmsg() != f"INSERT 0 {len(bodies)}":
+            raise Fenced
+        return Head(head.epoch, last_sequence, last_hash, head.run_id, head.replication_id)
+
+    async def hash_at(self, sequence: int) -> str | None:
+        """Give the hash of one entry; None where there is no such entry. Raises LedgerUnavailable."""
+        async with self._faults_of_reading():
+            connection = await self._reader()
+            return await connection.fetchval(self._queries["hash_at"], self.shard, sequence)
+
+    async def read(self, after_sequence: int, limit: int) -> list[tuple[int, bytes]]:
+        """Read entries in order: sequence and body. Raises LedgerUnavailable."""
+        async with self._faults_of_reading():
+            connection = await self._reader()
+            rows = await connection.fetch(self._queries["read"], self.shard, after_sequence, limit)
+        return [(row[0], row[1]) for row in rows]
+
+    async def read_with_hash(self, after_sequence: int, limit: int) -> list[tuple[int, str, bytes]]:
+        """Read entries in order, with their hashes. Raises LedgerUnavailable."""
+        async with self._faults_of_reading():
+            connection = await self._reader()
+            rows = await connection.fetch(
+                self._queries["read_with_hash"], self.shard, after_sequence, limit
+            )
+        return [(row[0], row[1], row[2]) for row in rows]
+
+    async def _connect(self) -> asyncpg.Connection:
+        connection = await asyncpg.connect(
+            self._url, timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=READ_TIMEOUT_SECONDS
+        )
+        connection.add_log_listener(self._note_warning)
+        return connection
+
+    async def _open_for_appending(self) -> PreparedStatement:
+        self._appending = await self._connect()
+        # A setting may have changed since the last connection was made.
+        await self._require_durability(self._appending)
+        self._append = await self._appending.prepare(self._queries["append"])
+        return self._append
+
+    async def _reader(self) -> asyncpg.Connection:
+        if self._reading is None or self._reading.is_closed():
+            self._reading = await self._connect()
+        return self._reading
+
+    async def _require_durability(self, connection: asyncpg.Connection) -> None:
+        values = await connection.fetchrow(self._queries["durability"])
+        names = ("fsync", "full_page_writes", "synchronous_commit")
+        settings = dict(zip(names, values or (), strict=True))
+        weak = [name for name, value in settings.items() if value in {"off", "local"}]
+        if weak:
+            raise Unsuitable(f"Postgres must have {', '.join(weak)} on; it loses commits without.")
+
+    @asynccontextmanager
+    async def _faults_of_reading(self) -> AsyncGenerator[None]:
+        async with self._reading_lock:
+            try:
+                yield
+            except _FAULTS as fault:
+                self._drop_reading()
+                raise LedgerUnavailable from fault
+
+    def _drop_appending(self) -> None:
+        # Waiting for a broken connection to close could take as long as the fault itself.
+        if self._appending is not None:
+            self._appending.terminate()
+            self._doubtful.discard(self._appending)
+        self._appending = self._append = None
+
+    def _drop_reading(self) -> None:
+        if self._reading is not None:
+            self._reading.terminate()
+            self._doubtful.discard(self._reading)
+        self._reading = None
+
+    def _note_warning(self, connection: object, message: asyncpg.PostgresLogMessage) -> None:
+        # The driver says "success" for a commit whose wait for a standby was cancelled; a warning, in whatever
+        # language, is all that tells. None is expected otherwise.
+        if getattr(message, "severity_en", None) == "WARNING":
+            self._doubtful.add(connection)
+
+    def _require_replicated(self, connection: object) -> None:
+        if connection in self._doubtful:
+            raise _NotReplicatedError
+
+
+def _head_of(row: asyncpg.Record | None) -> Head:
+    assert row is not None, "Bug: the shard has no head"
+    return Head(*row[:5])

@@ -1,0 +1,61 @@
+-- name: head
+-- Where the ledger of shard $1 ends, who may append to it, and whether a standby must have it too.
+SELECT
+    epoch, last_sequence, last_hash, run_id, replication_id,
+    current_setting('synchronous_standby_names') <> '' AS replicated
+FROM shard_head WHERE shard = $1;
+
+-- name: confirm_head
+-- Write the head of shard $1 as it is: what this commit waits for, everything before it has reached too.
+UPDATE shard_head SET last_sequence = last_sequence
+WHERE shard = $1
+RETURNING epoch, last_sequence, last_hash, run_id, replication_id, FALSE AS replicated;
+
+-- name: create_head
+-- The first head of shard $1; a shard that has one keeps it.
+INSERT INTO shard_head (shard) VALUES ($1) ON CONFLICT (shard) DO NOTHING;
+
+-- name: append
+-- Compare-and-set the head of shard $1 at epoch $2 from ($3, $4) to ($5, $6), and insert the entries with it:
+-- both or neither. Nothing is inserted where the head is not the one expected.
+WITH moved AS (
+    UPDATE shard_head SET last_sequence = $5, last_hash = $6
+    WHERE shard = $1 AND epoch = $2 AND last_sequence = $3 AND last_hash = $4
+    RETURNING shard, epoch
+)
+INSERT INTO ledger (shard, epoch, sequence, at_ms, kind, subject, hash, body)
+SELECT moved.shard, moved.epoch, $3 + place, at_ms, kind, subject, hash, body
+FROM
+    moved,
+    unnest($7::bigint[], $8::smallint[], $9::text[], $10::text[], $11::bytea[])
+    WITH ORDINALITY AS entry (at_ms, kind, subject, hash, body, place);
+
+-- name: take_over
+-- Raise the epoch of shard $1: from this commit on nobody who holds an older one can append.
+UPDATE shard_head SET epoch = epoch + 1, run_id = $2, replication_id = $3, taken_at = now()
+WHERE shard = $1
+RETURNING epoch, last_sequence, last_hash, run_id, replication_id;
+
+-- name: read
+-- The entries of shard $1 after sequence $2, at most $3 of them.
+SELECT sequence, body FROM ledger WHERE shard = $1 AND sequence > $2 ORDER BY sequence LIMIT $3;
+
+-- name: read_with_hash
+-- As read, with the hash of each entry, for an audit.
+SELECT sequence, hash, body FROM ledger WHERE shard = $1 AND sequence > $2 ORDER BY sequence LIMIT $3;
+
+-- name: hash_at
+-- The hash of entry $2 of shard $1.
+SELECT hash FROM ledger WHERE shard = $1 AND sequence = $2;
+
+-- name: durability
+-- The settings without which a commit is not durable.
+SELECT current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit');
+
+-- name: bound_lock_wait
+-- Wait for a lock this many milliseconds at most.
+SELECT set_config('lock_timeout', $1, FALSE);
+
+-- name: lock_take_over
+-- Let one process at a time take shard $1 over; held until the connection ends.
+SELECT pg_advisory_lock(7261, $1);

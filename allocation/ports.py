@@ -1,0 +1,123 @@
+"""What the engine needs of the world: a gate that decides and a ledger that remembers."""
+
+from collections.abc import Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import Protocol
+
+import msgspec
+from msgspec import Struct
+
+from allocation.commands import Command
+from allocation.model import Reservation
+from allocation.outcomes import Outcome, Status
+
+
+class Decision(Struct, array_like=True, frozen=True):
+    """What one command came to. `version` is the ledger sequence that its record was last changed at."""
+
+    outcome: Outcome
+    version: int
+    record: Reservation | None
+    extra: msgspec.Raw
+
+
+class BatchHead(Struct, array_like=True, frozen=True):
+    """What the gate says of a whole call; entries run from `first_sequence` to `last_sequence`.
+
+    Where `swept_all` is false, overdue holds remain for the next call to expire.
+    """
+
+    status: Status
+    now_ms: int
+    first_sequence: int
+    hash_before: str
+    last_sequence: int
+    hash_after: str
+    swept_all: bool
+
+
+class Batch(Struct, frozen=True):
+    """The decisions of one call and the journal entries they made, in order."""
+
+    head: BatchHead
+    decisions: list[Decision]
+    entries: list[bytes]
+
+
+class Identity(Struct, frozen=True):
+    """The gate's server as it was verified: which process, and which history it continues."""
+
+    run_id: str
+    replication_id: str
+
+
+class Head(Struct, frozen=True):
+    """Where a shard's ledger ends, and which process and server it belongs to."""
+
+    epoch: int
+    last_sequence: int
+    last_hash: str
+    run_id: str = ""
+    replication_id: str = ""
+
+
+class Gate(Protocol):
+    """Decides commands for one shard. Raises GateUnverified for every fault of the server."""
+
+    async def prepare(self) -> Identity:
+        """Make the server ready and say who it is."""
+        ...
+
+    async def decide(
+        self,
+        epoch: int,
+        identity: Identity,
+        commands: Sequence[Command | msgspec.Raw],
+        durable_sequence: int,
+    ) -> Batch:
+        """Decide commands in order; raises Fenced where nothing was decided."""
+        ...
+
+    async def memory_share(self) -> float:
+        """Say how full the memory is that the gate may use."""
+        ...
+
+    async def read_journal(self, after_sequence: int) -> list[tuple[int, bytes]]:
+        """Read what the journal still has after a sequence, oldest first."""
+        ...
+
+    async def present_state(self) -> tuple[int, int, str] | None:
+        """Give epoch, last sequence and hash; None where there is no state."""
+        ...
+
+    async def load_step(self, step: str, epoch: int, *arguments: str | bytes | int) -> bool:
+        """Do one step of a take-over; False where a newer one, or another state, is there."""
+        ...
+
+
+class Ledger(Protocol):
+    """Remembers the entries of one shard. Raises LedgerUnavailable for every fault of the server."""
+
+    async def head(self) -> Head:
+        """Read where the ledger ends."""
+        ...
+
+    async def append(self, head: Head, bodies: Sequence[bytes], last_hash: str) -> Head:
+        """Append entries behind `head`; raises Fenced where it is not the head, Diverged for a bad chain."""
+        ...
+
+    async def read(self, after_sequence: int, limit: int) -> list[tuple[int, bytes]]:
+        """Read entries in order: sequence and body."""
+        ...
+
+    async def hash_at(self, sequence: int) -> str | None:
+        """Give the hash of one entry."""
+        ...
+
+    async def take_over(self, run_id: str, replication_id: str) -> Head:
+        """Raise the epoch: from then on no older process can append."""
+        ...
+
+    def only_taker(self) -> AbstractAsyncContextManager[None]:
+        """Keep every other process from taking over meanwhile."""
+        ...

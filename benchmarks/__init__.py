@@ -1,0 +1,1 @@
+"""How fast, and how large: one file a question."""

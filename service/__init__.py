@@ -1,0 +1,1 @@
+"""The process around the engine: API, console, workers, adapters and the command line."""

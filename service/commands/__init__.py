@@ -1,0 +1,1 @@
+"""One command of `ringfence` a file."""

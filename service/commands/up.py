@@ -1,0 +1,77 @@
+"""`ringfence up`: everything in one process, with servers of its own where none is named."""
+
+import asyncio
+import os
+import secrets
+import signal
+from pathlib import Path
+
+import click
+import uvloop
+
+from service.embedded.errors import StartError
+from service.embedded.files import write_whole
+from service.embedded.ports import require_free
+from service.embedded.processes import stop_with_parent
+from service.embedded.servers import EmbeddedServers, embedded_servers
+from service.main import serve
+from service.settings import Settings
+
+KEY_FILE_NAME = "development_key"
+
+
+@click.command()
+def up() -> None:
+    """Serve with an embedded Redis and PostgreSQL; Ctrl-C stops everything."""
+    settings = Settings.from_environment(os.environ)
+    _stop_on_signals()
+    if settings.exit_with_parent:
+        stop_with_parent()
+    require_free(settings.host, settings.port)
+    try:
+        with embedded_servers(settings) as servers:
+            _run(settings, servers)
+    except KeyboardInterrupt:
+        return
+
+
+def _run(settings: Settings, servers: EmbeddedServers) -> None:
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(_serve(settings, servers))
+
+
+async def _serve(settings: Settings, servers: EmbeddedServers) -> None:
+    watch = asyncio.create_task(servers.keep_running())
+    try:
+        await serve(
+            settings,
+            redis_url=servers.redis_url,
+            database_url=servers.database_url,
+            development_key=_development_key(settings, servers.data_dir),
+            demo=settings.demo,
+        )
+    finally:
+        watch.cancel()
+
+
+def _development_key(settings: Settings, data_dir: Path) -> str:
+    if settings.dev_key is not None:
+        return settings.dev_key
+    path = data_dir / KEY_FILE_NAME
+    try:
+        if path.exists():
+            return path.read_text(encoding="ascii").strip()
+        key = f"dev_{secrets.token_urlsafe(24)}"
+        write_whole(path, f"{key}\n", mode=0o600)
+    except (OSError, UnicodeDecodeError):
+        raise StartError(f"The file {path} cannot be read or written.") from None
+    return key
+
+
+def _stop_on_signals() -> None:
+    # Until `serve` takes these over, they unwind the start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # A closed terminal is a wish to stop, unless the caller said otherwise (nohup).
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, lambda _number, _frame: os.kill(os.getpid(), signal.SIGTERM))

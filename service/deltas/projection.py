@@ -1,0 +1,89 @@
+"""Which channels are being turned into deltas: those that somebody reads, and no others."""
+
+import asyncio
+from collections.abc import AsyncGenerator, Callable
+from contextlib import asynccontextmanager
+
+from allocation.journal import decode_stock_change
+from allocation.ports import Ledger
+from service.deltas.channel_deltas import ChannelDeltas
+from service.deltas.rescan import Rescan
+from service.deltas.store import DeltaStore
+from service.feed import Feed
+from service.figures import Figures
+
+
+class Projection:
+    """Follows the feed while a channel has a reader; without any, selling costs nothing more."""
+
+    def __init__(
+        self, figures: Figures, feed: Feed, ledger: Ledger, store: DeltaStore, rescan: Rescan
+    ) -> None:
+        self.store = store
+        self.on_published: Callable[[], None] = lambda: None
+        self._figures, self._feed, self._ledger = figures, feed, ledger
+        self._rescan = rescan
+        self._ended = False
+        self._channels: dict[str, ChannelDeltas] = {}
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+
+    def open(self, code: str) -> ChannelDeltas:
+        """Begin to read a channel, which must exist; `close` it for every time that it was opened."""
+        deltas = self._channels.get(code)
+        if deltas is None:
+            if not self._channels:
+                self._feed.follow(self._note_entry)
+            deltas = ChannelDeltas(
+                code,
+                (self._figures, self._feed, self._ledger),
+                self.store,
+                self._rescan,
+                self._tell_published,
+            )
+            deltas.ended = self._ended
+            self._channels[code] = deltas
+            self._tasks[code] = asyncio.create_task(deltas.run(), name=f"deltas of {code}")
+        deltas.readers += 1
+        return deltas
+
+    def close(self, code: str) -> None:
+        """Read a channel no more."""
+        deltas = self._channels[code]
+        deltas.readers -= 1
+        if deltas.readers > 0:
+            return
+        del self._channels[code]
+        self._tasks.pop(code).cancel()
+        if not self._channels:
+            self._feed.unfollow(self._note_entry)
+
+    @asynccontextmanager
+    async def reading(self, code: str) -> AsyncGenerator[ChannelDeltas]:
+        """Read a channel for a while."""
+        deltas = self.open(code)
+        try:
+            yield deltas
+        finally:
+            self.close(code)
+
+    def end_streams(self) -> None:
+        """Let every reader go: a server that stops waits for its answers to end."""
+        self._ended = True
+        for deltas in self._channels.values():
+            deltas.end()
+
+    async def stop(self) -> None:
+        """Publish nothing more."""
+        self.end_streams()
+        tasks = list(self._tasks.values())
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    def _tell_published(self) -> None:
+        self.on_published()
+
+    def _note_entry(self, _sequence: int, body: bytes) -> None:
+        change = decode_stock_change(body)
+        for deltas in self._channels.values():
+            deltas.note(change.stock)

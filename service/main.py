@@ -1,0 +1,69 @@
+"""Runs the service in this process until it is told to stop."""
+
+import asyncio
+import gc
+import signal
+
+from service.bootstrap import Service, migrate_database, running_service
+from service.demo import load_demo
+from service.http_server import Server
+from service.settings import Settings
+from service.suitability import require_suitable
+
+
+async def serve(
+    settings: Settings,
+    *,
+    redis_url: str,
+    database_url: str,
+    development_key: str | None,
+    demo: bool,
+) -> None:
+    """Migrate, build everything, and answer HTTP until SIGINT or SIGTERM."""
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    await require_suitable(redis_url, database_url)
+    await migrate_database(database_url)
+    async with running_service(settings, redis_url, database_url, development_key) as service:
+        if demo:
+            await load_demo(service.pipeline)
+        if development_key is not None:
+            print(_welcome(settings, development_key), flush=True)  # noqa: T201 - for a person
+        _spare_the_collector()
+        await _answer_until(stopping, settings, service)
+
+
+def _spare_the_collector() -> None:
+    # What was built until now stays. Requests leave few cycles behind, so looking for them seldom costs no
+    # memory, and keeps pauses out of the answers.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
+def _welcome(settings: Settings, key: str) -> str:
+    address = f"http://{settings.host}:{settings.port}"
+    return f"""
+Ringfence answers on {address} (its API: {address}/docs). Ctrl-C stops everything.
+Development key: {key}
+
+Hold two units, then see what is left:
+
+curl -X POST {address}/v1/reservations -H "Authorization: Bearer {key}" -H "Idempotency-Key: $(date +%s)" -H "Content-Type: application/json" -d '{{"channel":"web","lines":[{{"sku":"TEE-BLACK-M","quantity":2}}]}}'
+curl "{address}/v1/availability?channel=web&sku=TEE-BLACK-M" -H "Authorization: Bearer {key}"
+"""  # noqa: E501 - a line that is copied must not break
+
+
+async def _answer_until(stopping: asyncio.Event, settings: Settings, service: Service) -> None:
+    server = Server(service.app, settings.host, settings.port)
+    serving, stopped = asyncio.create_task(server.serve()), asyncio.create_task(stopping.wait())
+    broken = service.pipeline.broken
+    await asyncio.wait({serving, stopped, broken}, return_when=asyncio.FIRST_COMPLETED)
+    # An open stream would keep the server from stopping.
+    service.projection.end_streams()
+    server.stop()
+    await serving
+    if broken.done():
+        # A bug, or a server that would lose what was promised: better no service than a wrong one.
+        broken.result()

@@ -1,0 +1,1 @@
+"""Where movements come from: sources, their deliveries, and one adapter a file."""

@@ -1,0 +1,179 @@
+"""What Postgres may do to the ledger, and what is answered meanwhile."""
+
+import asyncio
+import os
+import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+import pytest
+from engine.shards import CATALOGUE, Shard, audited_sequence, hold, until
+from redis.asyncio import Redis
+
+from allocation.errors import EngineError, OutcomeUnknown, Unsuitable
+from allocation.gate.keys import shard_keys
+from allocation.gate.redis_gate import RedisGate
+from allocation.ledger import postgres_ledger
+from allocation.outcomes import Outcome
+
+JOURNAL = shard_keys(0)[7]
+OTHER_CONNECTIONS = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+)
+STANDBY_WAITS = (
+    "FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'SyncRep'"
+)
+
+
+@pytest.fixture
+async def shard(gate: RedisGate, database_url: str) -> AsyncIterator[Shard]:
+    """Give a running pipeline with a hundred mugs in London."""
+    async with Shard.open(gate, database_url) as shard:
+        await shard.do(*CATALOGUE)
+        yield shard
+
+
+@pytest.fixture
+async def operator(database_url: str) -> AsyncIterator[asyncpg.Connection]:
+    """Give a connection of someone who meddles."""
+    connection = await asyncpg.connect(database_url)
+    yield connection
+    await connection.close()
+
+
+@asynccontextmanager
+async def standby_that_is_missing(operator: asyncpg.Connection) -> AsyncIterator[None]:
+    """Let every commit wait for a standby that is not there."""
+    await operator.execute("ALTER SYSTEM SET synchronous_standby_names = 'nobody'")
+    await operator.execute("SELECT pg_reload_conf()")
+    try:
+        while await operator.fetchval("SHOW synchronous_standby_names") != "nobody":
+            pass
+        yield
+    finally:
+        await operator.execute("ALTER SYSTEM RESET synchronous_standby_names")
+        await operator.execute("SELECT pg_reload_conf()")
+
+
+async def test_a_commit_that_no_standby_has_is_not_answered(
+    shard: Shard, operator: asyncpg.Connection
+) -> None:
+    """A wait for the standby that is cancelled leaves the answer open, also for whoever looks at the head."""
+    async with standby_that_is_missing(operator):
+        answer = shard.pipeline.submit(hold("r1"))
+        cancelled = 0
+        while cancelled < 3:
+            cancelled += await operator.fetchval(
+                f"SELECT count(pg_cancel_backend(pid)) {STANDBY_WAITS}"
+            )
+            assert not answer.done()
+    assert (await answer).outcome is Outcome.HELD
+
+
+async def test_a_setting_that_became_weak_ends_the_pipeline(
+    shard: Shard, operator: asyncpg.Connection
+) -> None:
+    """Whether commits are flushed is asked again on every new connection that appends."""
+    database = await operator.fetchval("SELECT quote_ident(current_database())")
+    await operator.execute(f"ALTER DATABASE {database} SET synchronous_commit = off")
+    await operator.execute(f"SELECT pg_terminate_backend(pid) {OTHER_CONNECTIONS}")
+    answer = shard.pipeline.submit(hold("r1"))
+    with pytest.raises(Unsuitable, match="synchronous_commit"):
+        await asyncio.wait_for(shard.pipeline.broken, 10)
+    assert not answer.done()
+    answer.cancel()
+    await operator.execute(f"ALTER DATABASE {database} RESET synchronous_commit")
+
+
+async def test_connections_that_say_nothing_are_given_up(
+    shard: Shard, operator: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where Postgres is there but a connection is dead, the next one is used."""
+    monkeypatch.setattr(postgres_ledger, "APPEND_TIMEOUT_SECONDS", 0.3)
+    monkeypatch.setattr(postgres_ledger, "READ_TIMEOUT_SECONDS", 0.3)
+    await operator.execute(f"SELECT pg_terminate_backend(pid) {OTHER_CONNECTIONS}")
+    await shard.do(hold("r1"))
+    await shard.ledger.head()
+    silent = [row[0] for row in await operator.fetch(f"SELECT pid {OTHER_CONNECTIONS}")]
+    assert len(silent) == 2
+    for process_id in silent:
+        os.kill(process_id, signal.SIGSTOP)
+    try:
+        assert (await shard.do(hold("r2")))[0].outcome is Outcome.HELD
+    finally:
+        for process_id in silent:
+            os.kill(process_id, signal.SIGCONT)
+
+
+async def test_a_taker_that_sleeps_keeps_nobody_out(
+    gate: RedisGate,
+    database_url: str,
+    operator: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The lock of a take-over spares work; it is the epoch that keeps the sleeper from doing harm."""
+    monkeypatch.setattr(postgres_ledger, "TAKE_OVER_LOCK_MS", "100")
+    await operator.execute("SELECT pg_advisory_lock(7261, 0)")
+    async with Shard.open(gate, database_url) as shard:
+        assert shard.pipeline.take_overs == 1
+
+
+async def test_a_ledger_that_lost_its_end_is_noticed(
+    shard: Shard, operator: asyncpg.Connection, database_url: str
+) -> None:
+    """A promoted standby without the last entries: what the journal still has is appended again."""
+    await shard.do(hold("r1"))
+    await lose_entries(operator, 1)
+    for attempt in range(20):
+        try:
+            (decision,) = await shard.do(hold("r2"))
+            break
+        except EngineError:
+            await asyncio.sleep(0.05 * attempt)
+    assert decision.outcome in {Outcome.HELD, Outcome.REPLAYED}
+    assert (await shard.do(hold("r1")))[0].outcome is Outcome.REPLAYED
+    assert shard.pipeline.take_overs == 1
+    await audited_sequence(database_url)
+
+
+async def test_a_ledger_that_lost_more_than_the_journal_has(
+    shard: Shard, operator: asyncpg.Connection, database_url: str, redis: Redis
+) -> None:
+    """Then the ledger is the truth: the gate is made anew from it, and no lost hold is called held."""
+    for number in range(5):
+        await shard.do(hold(f"r{number}"))
+    await lose_entries(operator, 4)
+    await redis.xtrim(JOURNAL, 0)
+    with pytest.raises(OutcomeUnknown):
+        await shard.do(hold("new"))
+    await until(lambda: shard.pipeline.verified)
+    assert shard.pipeline.take_overs == 2
+    assert (await shard.do(hold("r4")))[0].outcome is Outcome.HELD
+    assert (await shard.do(hold("r0")))[0].outcome is Outcome.REPLAYED
+    await audited_sequence(database_url)
+
+
+async def lose_entries(operator: asyncpg.Connection, count: int) -> None:
+    """Take the last entries away, as if they had never reached this server."""
+    async with operator.transaction():
+        await operator.execute("ALTER TABLE ledger DISABLE TRIGGER ledger_is_append_only")
+        last = await operator.fetchval("SELECT max(sequence) FROM ledger") - count
+        await operator.execute("DELETE FROM ledger WHERE sequence > $1", last)
+        await operator.execute(
+            "UPDATE shard_head SET last_sequence = sequence, last_hash = hash "
+            "FROM ledger WHERE sequence = $1",
+            last,
+        )
+        await operator.execute("ALTER TABLE ledger ENABLE TRIGGER ledger_is_append_only")
+
+
+async def test_who_follows_hears_of_a_ledger_that_others_moved(
+    gate: RedisGate, database_url: str
+) -> None:
+    """A pipeline that begins behind entries of others says so at once, not with the next sale."""
+    async with Shard.open(gate, database_url) as first:
+        await first.do(*CATALOGUE)
+        told: list[int] = []
+        async with Shard.open(gate, database_url, lambda last, _first, _bodies: told.append(last)):
+            assert told == [first.pipeline.durable_sequence]
