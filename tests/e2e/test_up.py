@@ -25,6 +25,10 @@ from e2e.running import (
     servers_access,
 )
 
+from service.embedded.credentials import load_credentials
+from service.embedded.placement import place
+from service.embedded.redis_server import RedisServer
+
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534
 NOBODY_ENVIRONMENT = {"HOME": "/nonexistent", "USER": "nobody"}
@@ -145,6 +149,21 @@ def test_two_copies(data_dir: Path, copied_dir: Path) -> None:
         for name in ("redis", "postgres"):
             assert one[name]["address"] != two[name]["address"]
             assert one[name]["pid"] != two[name]["pid"]
+
+
+def test_port_lost_to_a_copy(data_dir: Path, copied_dir: Path) -> None:
+    """A Redis that loses its port between probe and start is never mistaken for the one there."""
+    with Up(data_dir) as first:
+        taken = first.await_ready().described()["redis"]["address"]
+        access = load_credentials(copied_dir).redis
+        second = RedisServer(place(copied_dir), access, avoided_ports=())
+        second.revive()
+        try:
+            assert second.address == taken
+            eventually(second.is_ready)
+            assert second.address != taken
+        finally:
+            second.stop()
 
 
 def test_same_folder_twice(data_dir: Path) -> None:
