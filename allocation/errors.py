@@ -9,7 +9,10 @@ EngineError
 ├── OutcomeUnknown            decided perhaps; repeat the same command until the answer is definite
 ├── Fenced                    another process has taken the shard over
 ├── Diverged                  gate and ledger tell different histories
+│   └── LedgerRewound         the ledger lacks what it had, and the gate cannot give it back
 └── Unsuitable                a server is set up in a way that would lose what was promised
+
+StaleProcess is none of them: nothing can be done about it but to start the process anew.
 """
 
 
@@ -49,5 +52,16 @@ class Diverged(EngineError):
     """The gate's history does not continue the ledger's."""
 
 
+class LedgerRewound(Diverged):
+    """The gate was told that entries are durable which the ledger does not have.
+
+    They may have been answered. Only an operator can say that the ledger is right all the same.
+    """
+
+
 class Unsuitable(EngineError):
     """A server is set up in a way that would lose what was promised."""
+
+
+class StaleProcess(Exception):
+    """What this process has told others is no longer so; only a new process can go on."""

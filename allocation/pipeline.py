@@ -6,6 +6,7 @@ its own cannot begin before: what a call and a commit cost is then shared by mor
 """
 
 import asyncio
+import logging
 import time
 from collections import Counter, deque
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from allocation.errors import (
     GateUnverified,
     LedgerUnavailable,
     OutcomeUnknown,
+    StaleProcess,
     TooManyWaiting,
 )
 from allocation.group_commit import Answer, GroupCommit, OnDurable, Waiting, fail
@@ -31,6 +33,7 @@ from allocation.takeover import Verified, verify
 _EndOfHold = Confirm | Release
 _StartOfHold = Reserve | Order
 _WithLines = Reserve | Order | Move
+_LOGGER = logging.getLogger(__name__)
 _pack = msgspec.msgpack.Encoder().encode
 _STOP_LOOK_SECONDS = 0.005
 
@@ -77,6 +80,8 @@ class Pipeline:
         self.limits = limits or Limits()
         self.verified: Verified | None = None
         self.take_overs = 0
+        # Why the shard is closed, where it has been verified in vain.
+        self.closed_by: EngineError | None = None
         self.decisions: Counter[int] = Counter()
         # Done, with the fault, when the pipeline cannot go on; whoever runs it must end the process.
         self.broken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -258,7 +263,8 @@ class Pipeline:
         while self.verified is None:
             try:
                 await self._verify()
-            except EngineError:
+            except EngineError as fault:
+                self._note_closed(fault)
                 await asyncio.sleep(pause)
                 pause = min(1.0, 2 * pause)
 
@@ -267,10 +273,18 @@ class Pipeline:
         while not self._commit.idle:  # noqa: ASYNC110 - rare, and a wait of its own would be one more state
             await asyncio.sleep(self.limits.retry_seconds)
         verified = await verify(self._gate, self._ledger)
+        if verified.gate_sequence < self._commit.durable_sequence:
+            raise StaleProcess("An operator has accepted that the ledger lost entries.")
         self.take_overs += verified.took_over
+        self.closed_by = None
         self._commit.begin(verified.head)
         self._handed_on = verified.head.last_sequence
         self.verified = verified
+
+    def _note_closed(self, fault: EngineError) -> None:
+        if type(fault) is not type(self.closed_by):
+            _LOGGER.error("The shard is closed until it can be verified.", exc_info=fault)
+        self.closed_by = fault
 
     async def _watch_forever(self) -> None:
         """Let overdue holds expire, and tell callers in time that their answer is late."""

@@ -59,6 +59,8 @@ class Head(Struct, frozen=True):
     last_hash: str
     run_id: str = ""
     replication_id: str = ""
+    # The ledger's own server, as it was when the shard was taken over.
+    taken_on: str = ""
 
 
 class Gate(Protocol):
@@ -90,6 +92,10 @@ class Gate(Protocol):
         """Give epoch, last sequence and hash; None where there is no state."""
         ...
 
+    async def newest_epoch(self) -> int:
+        """Give the highest epoch that has opened this gate or begun to load it; 0 for none."""
+        ...
+
     async def load_step(self, step: str, epoch: int, *arguments: str | bytes | int) -> bool:
         """Do one step of a take-over; False where a newer one, or another state, is there."""
         ...
@@ -114,8 +120,12 @@ class Ledger(Protocol):
         """Give the hash of one entry."""
         ...
 
-    async def take_over(self, run_id: str, replication_id: str) -> Head:
-        """Raise the epoch: from then on no older process can append."""
+    async def present_server(self) -> str:
+        """Say which server the ledger is on; another one may not have all entries."""
+        ...
+
+    async def take_over(self, run_id: str, replication_id: str, above_epoch: int) -> Head:
+        """Raise the epoch, above one that the gate knows too: from then on no older process can append."""
         ...
 
     def only_taker(self) -> AbstractAsyncContextManager[None]:

@@ -5,6 +5,7 @@ from functools import reduce
 
 from msgspec import Struct
 
+from allocation.errors import LedgerRewound
 from allocation.journal import chain
 from allocation.ports import Gate, Head, Identity, Ledger
 from allocation.rebuild import fold, load
@@ -26,8 +27,8 @@ async def verify(gate: Gate, ledger: Ledger) -> Verified:
     """Join the gate where it is as the ledger left it, else take the shard over.
 
     Raises GateUnverified or LedgerUnavailable where a server cannot be reached, Fenced where another process
-    was faster, Diverged where the ledger lacks entries, and Unsuitable where a server's settings would lose
-    what was promised.
+    was faster, Diverged where the ledger lacks entries (LedgerRewound where it has lost its end), and
+    Unsuitable where a server's settings would lose what was promised.
     """
     identity = await gate.prepare()
     joined = await _join(gate, ledger, identity)
@@ -35,7 +36,10 @@ async def verify(gate: Gate, ledger: Ledger) -> Verified:
         return joined
     async with ledger.only_taker():
         joined = await _join(gate, ledger, identity)
-        return joined or await _take_over(gate, ledger, identity)
+        if joined is not None:
+            return joined
+        await _require_whole_ledger(gate, ledger)
+        return await _take_over(gate, ledger, identity)
 
 
 async def take_over_and_rebuild(
@@ -43,11 +47,13 @@ async def take_over_and_rebuild(
 ) -> Verified:
     """Take the shard over and make the gate's state anew from the ledger, whatever the gate holds.
 
+    Where the ledger has lost its end, this is how an operator says that it is right all the same.
+
     Raises as `verify`.
     """
     identity = await gate.prepare()
     async with ledger.only_taker():
-        head = await ledger.take_over(identity.run_id, identity.replication_id)
+        head = await _raise_epoch(gate, ledger, identity)
         head = await _append_what_chains(gate, ledger, head)
         await load(gate, await fold(ledger, head.last_sequence, on_read), head)
     return Verified(identity, head, head.last_sequence, head.last_hash, took_over=True)
@@ -55,6 +61,8 @@ async def take_over_and_rebuild(
 
 async def _join(gate: Gate, ledger: Ledger, identity: Identity) -> Verified | None:
     head = await ledger.head()
+    if head.taken_on != await ledger.present_server():
+        return None
     for _ in range(JOIN_ATTEMPTS):
         state = await gate.present_state()
         if state is None:
@@ -84,9 +92,30 @@ async def _entries_between(
     return bodies if reduce(chain, bodies, head.last_hash) == last_hash else None
 
 
-async def _take_over(gate: Gate, ledger: Ledger, identity: Identity) -> Verified:
+async def _require_whole_ledger(gate: Gate, ledger: Ledger) -> None:
+    """Raise LedgerRewound where the gate has trimmed, as durable, what the ledger does not have."""
+    head = await ledger.head()
+    for _ in range(JOIN_ATTEMPTS):
+        state = await gate.present_state()
+        if state is None or state[1] <= head.last_sequence:
+            return
+        journal = {sequence for sequence, _ in await gate.read_journal(head.last_sequence)}
+        if journal.issuperset(range(head.last_sequence + 1, state[1] + 1)):
+            return
+        earlier, head = head, await ledger.head()
+        if head == earlier:
+            raise LedgerRewound
+        # Another process has appended, and trimmed the journal, between our looks.
+
+
+async def _raise_epoch(gate: Gate, ledger: Ledger, identity: Identity) -> Head:
     # From this commit on, no process that holds an older epoch can make anything durable.
-    head = await ledger.take_over(identity.run_id, identity.replication_id)
+    newest = await gate.newest_epoch()
+    return await ledger.take_over(identity.run_id, identity.replication_id, newest)
+
+
+async def _take_over(gate: Gate, ledger: Ledger, identity: Identity) -> Verified:
+    head = await _raise_epoch(gate, ledger, identity)
     head = await _append_what_chains(gate, ledger, head)
     armed = await gate.load_step("arm", head.epoch, head.last_sequence, head.last_hash)
     if not armed:

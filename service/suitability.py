@@ -62,6 +62,8 @@ async def require_suitable_postgres(database_url: str) -> None:
         version = connection.get_server_version()
         if version.major < POSTGRES_VERSION_MIN:
             raise StartError(f"{place} is version {version.major}; it must be 15 or newer.")
+        if await connection.fetchval("SELECT pg_is_in_recovery()"):
+            raise StartError(f"{place} is a standby; name its primary.")
         row = await connection.fetchrow(named_queries("allocation.ledger")["durability"])
         found = zip(DURABILITY, row or (), strict=True)
         weak = [name for name, value in found if value in {"off", "local"}]

@@ -153,6 +153,14 @@ class RedisGate:
             return None
         return int(epoch), int(sequence), last_hash.decode()
 
+    async def newest_epoch(self) -> int:
+        """Give the highest epoch that has opened this gate or begun to load it; 0 for none."""
+        try:
+            epochs = await self._redis.hmget(self._keys[0], ["epoch", "loading"])
+        except _FAULTS as fault:
+            raise GateUnverified from fault
+        return max(int(epoch or 0) for epoch in epochs)
+
     async def scan_stock(self, cursor: int, count: int) -> tuple[int, dict[bytes, bytes]]:
         """Read some stock records, undecoded, and the cursor that continues; 0 when all were read."""
         try:

@@ -6,6 +6,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
+from msgspec import structs
 
 from allocation.errors import Diverged, Fenced, LedgerUnavailable, Unsuitable
 from allocation.journal import chain, decode_head
@@ -88,12 +89,23 @@ class PostgresLedger:
                 self._require_replicated(connection)
         return _head_of(row)
 
-    async def take_over(self, run_id: str, replication_id: str) -> Head:
-        """Raise the epoch and record the verified server. Raises LedgerUnavailable."""
+    async def present_server(self) -> str:
+        """Say which Postgres this is: system identifier and timeline. Raises LedgerUnavailable."""
+        async with self._faults_of_reading():
+            return await self._server(await self._reader())
+
+    async def take_over(self, run_id: str, replication_id: str, above_epoch: int) -> Head:
+        """Raise the epoch and record both servers. Raises LedgerUnavailable."""
         async with self._faults_of_reading():
             connection = await self._reader()
+            server = await self._server(connection)
             row = await connection.fetchrow(
-                self._queries["take_over"], self.shard, run_id, replication_id
+                self._queries["take_over"],
+                self.shard,
+                run_id,
+                replication_id,
+                above_epoch,
+                server,
             )
             self._require_replicated(connection)
         return _head_of(row)
@@ -126,16 +138,16 @@ class PostgresLedger:
     async def append(self, head: Head, bodies: Sequence[bytes], last_hash: str) -> Head:
         """Append entries behind `head` and give the new head.
 
-        Raises Diverged where the entries do not lead from `head` to `last_hash`, and Fenced where the
-        ledger does not end at `head`: nothing was appended. Raises LedgerUnavailable where the outcome is
-        not known: read the head again before anything else.
+        Raises Diverged where the entries do not lead from `head` to `last_hash` or Postgres is another one than
+        it was, and Fenced where the ledger does not end at `head`: nothing was appended. Raises
+        LedgerUnavailable where the outcome is not known: read the head again before anything else.
         """
         columns = _columns(bodies, head)
         if columns[3][-1] != last_hash:
             raise Diverged
         last_sequence = head.last_sequence + len(bodies)
         try:
-            append = self._append or await self._open_for_appending()
+            append = self._append or await self._open_for_appending(head)
             await append.fetch(
                 self.shard,
                 head.epoch,
@@ -152,7 +164,7 @@ class PostgresLedger:
             raise LedgerUnavailable from fault
         if append.get_statusmsg() != f"INSERT 0 {len(bodies)}":
             raise Fenced
-        return Head(head.epoch, last_sequence, last_hash, head.run_id, head.replication_id)
+        return structs.replace(head, last_sequence=last_sequence, last_hash=last_hash)
 
     async def hash_at(self, sequence: int) -> str | None:
         """Give the hash of one entry; None where there is no such entry. Raises LedgerUnavailable."""
@@ -183,8 +195,11 @@ class PostgresLedger:
         connection.add_log_listener(self._note_warning)
         return connection
 
-    async def _open_for_appending(self) -> PreparedStatement:
+    async def _open_for_appending(self, head: Head) -> PreparedStatement:
         self._appending = await self._connect()
+        if await self._server(self._appending) != head.taken_on:
+            self._drop_appending()
+            raise Diverged
         # A setting may have changed since the last connection was made.
         await self._require_durability(self._appending)
         self._append = await self._appending.prepare(self._queries["append"])
@@ -194,6 +209,10 @@ class PostgresLedger:
         if self._reading is None or self._reading.is_closed():
             self._reading = await self._connect()
         return self._reading
+
+    async def _server(self, connection: asyncpg.Connection) -> str:
+        server: str = await connection.fetchval(self._queries["server"])
+        return server
 
     async def _require_durability(self, connection: asyncpg.Connection) -> None:
         values = await connection.fetchrow(self._queries["durability"])
@@ -238,4 +257,4 @@ class PostgresLedger:
 
 def _head_of(row: asyncpg.Record | None) -> Head:
     assert row is not None, "Bug: the shard has no head"
-    return Head(*row[:5])
+    return Head(*row[:6])

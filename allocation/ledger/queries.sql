@@ -1,7 +1,7 @@
 -- name: head
 -- Where the ledger of shard $1 ends, who may append to it, and whether a standby must have it too.
 SELECT
-    epoch, last_sequence, last_hash, run_id, replication_id,
+    epoch, last_sequence, last_hash, run_id, replication_id, taken_on,
     current_setting('synchronous_standby_names') <> '' AS replicated
 FROM shard_head WHERE shard = $1;
 
@@ -9,7 +9,7 @@ FROM shard_head WHERE shard = $1;
 -- Write the head of shard $1 as it is: what this commit waits for, everything before it has reached too.
 UPDATE shard_head SET last_sequence = last_sequence
 WHERE shard = $1
-RETURNING epoch, last_sequence, last_hash, run_id, replication_id, FALSE AS replicated;
+RETURNING epoch, last_sequence, last_hash, run_id, replication_id, taken_on;
 
 -- name: create_head
 -- The first head of shard $1; a shard that has one keeps it.
@@ -31,10 +31,12 @@ FROM
     WITH ORDINALITY AS entry (at_ms, kind, subject, hash, body, place);
 
 -- name: take_over
--- Raise the epoch of shard $1: from this commit on nobody who holds an older one can append.
-UPDATE shard_head SET epoch = epoch + 1, run_id = $2, replication_id = $3, taken_at = now()
+-- Raise the epoch of shard $1 above its own and above $4: from this commit on nobody who holds an older one can
+-- append. On a restored ledger the gate may know a higher epoch than the head does.
+UPDATE shard_head
+SET epoch = greatest(epoch, $4) + 1, run_id = $2, replication_id = $3, taken_on = $5, taken_at = now()
 WHERE shard = $1
-RETURNING epoch, last_sequence, last_hash, run_id, replication_id;
+RETURNING epoch, last_sequence, last_hash, run_id, replication_id, taken_on;
 
 -- name: read
 -- The entries of shard $1 after sequence $2, at most $3 of them.
@@ -51,6 +53,11 @@ SELECT hash FROM ledger WHERE shard = $1 AND sequence = $2;
 -- name: durability
 -- The settings without which a commit is not durable.
 SELECT current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit');
+
+-- name: server
+-- Which Postgres this is, and on which timeline: a standby that is promoted begins another one. One that has not
+-- been promoted yet has no position to write at, and answers with an error.
+SELECT system_identifier || '/' || left(pg_walfile_name(pg_current_wal_insert_lsn()), 8) FROM pg_control_system();
 
 -- name: bound_lock_wait
 -- Wait for a lock this many milliseconds at most.

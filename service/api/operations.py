@@ -3,6 +3,7 @@
 from litestar import Controller, Response, get
 from msgspec import Struct
 
+from allocation.errors import LedgerRewound
 from allocation.pipeline import Pipeline
 from service.telemetry import CONTENT_TYPE, Telemetry
 
@@ -33,7 +34,7 @@ class OperationsController(Controller):
         timely = pipeline.ledger_lag_seconds <= pipeline.limits.ledger_lag_seconds_max
         health = Health(
             "ready" if verified and timely else "not ready",
-            "verified" if verified else "unverified",
+            _gate(pipeline),
             "timely" if timely else "behind",
         )
         return Response(health, status_code=200 if verified and timely else 503)
@@ -42,3 +43,9 @@ class OperationsController(Controller):
     def metrics(self, telemetry: Telemetry) -> Response[bytes]:
         """Give the metrics in Prometheus' text format."""
         return Response(telemetry.page(), media_type=CONTENT_TYPE)
+
+
+def _gate(pipeline: Pipeline) -> str:
+    if pipeline.verified is not None:
+        return "verified"
+    return "ledger rewound" if isinstance(pipeline.closed_by, LedgerRewound) else "unverified"

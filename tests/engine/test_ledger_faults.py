@@ -2,20 +2,36 @@
 
 import asyncio
 import os
+import shutil
 import signal
-from collections.abc import AsyncIterator
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import asyncpg
 import pytest
 from engine.shards import CATALOGUE, Shard, audited_sequence, hold, until
 from redis.asyncio import Redis
 
-from allocation.errors import EngineError, OutcomeUnknown, Unsuitable
+from allocation.errors import (
+    EngineError,
+    GateUnverified,
+    LedgerRewound,
+    OutcomeUnknown,
+    StaleProcess,
+    Unsuitable,
+)
 from allocation.gate.keys import shard_keys
 from allocation.gate.redis_gate import RedisGate
 from allocation.ledger import postgres_ledger
 from allocation.outcomes import Outcome
+from allocation.takeover import take_over_and_rebuild
+from service.bootstrap import migrate_database
+from service.embedded.credentials import load_credentials
+from service.embedded.placement import place
+from service.embedded.postgres_server import PostgresServer
 
 JOURNAL = shard_keys(0)[7]
 OTHER_CONNECTIONS = (
@@ -125,13 +141,7 @@ async def test_a_ledger_that_lost_its_end_is_noticed(
     """A promoted standby without the last entries: what the journal still has is appended again."""
     await shard.do(hold("r1"))
     await lose_entries(operator, 1)
-    for attempt in range(20):
-        try:
-            (decision,) = await shard.do(hold("r2"))
-            break
-        except EngineError:
-            await asyncio.sleep(0.05 * attempt)
-    assert decision.outcome in {Outcome.HELD, Outcome.REPLAYED}
+    await eventually_held(shard, "r2")
     assert (await shard.do(hold("r1")))[0].outcome is Outcome.REPLAYED
     assert shard.pipeline.take_overs == 1
     await audited_sequence(database_url)
@@ -140,18 +150,95 @@ async def test_a_ledger_that_lost_its_end_is_noticed(
 async def test_a_ledger_that_lost_more_than_the_journal_has(
     shard: Shard, operator: asyncpg.Connection, database_url: str, redis: Redis
 ) -> None:
-    """Then the ledger is the truth: the gate is made anew from it, and no lost hold is called held."""
+    """Then nothing is sold until an operator has said that the ledger is right all the same."""
     for number in range(5):
         await shard.do(hold(f"r{number}"))
     await lose_entries(operator, 4)
     await redis.xtrim(JOURNAL, 0)
     with pytest.raises(OutcomeUnknown):
         await shard.do(hold("new"))
-    await until(lambda: shard.pipeline.verified)
-    assert shard.pipeline.take_overs == 2
-    assert (await shard.do(hold("r4")))[0].outcome is Outcome.HELD
-    assert (await shard.do(hold("r0")))[0].outcome is Outcome.REPLAYED
+    await until(lambda: isinstance(shard.pipeline.closed_by, LedgerRewound))
+    with pytest.raises(GateUnverified):
+        await shard.do(hold("new"))
+    await take_over_and_rebuild(shard.gate, shard.ledger, lambda _read, _through: None)
+    with pytest.raises(StaleProcess):
+        await asyncio.wait_for(shard.pipeline.broken, 10)
+    async with Shard.open(shard.gate, database_url) as restarted:
+        assert (await restarted.do(hold("r4")))[0].outcome is Outcome.HELD
+        assert (await restarted.do(hold("r0")))[0].outcome is Outcome.REPLAYED
     await audited_sequence(database_url)
+
+
+@pytest.mark.usefixtures("shard")
+async def test_a_restored_ledger_that_knows_only_old_epochs(
+    operator: asyncpg.Connection, gate: RedisGate, database_url: str
+) -> None:
+    """A take-over goes above the epoch that the gate has seen, else the gate would refuse it for ever."""
+    await operator.execute("UPDATE shard_head SET epoch = 40")
+    async with Shard.open(gate, database_url) as second:
+        assert second.pipeline.take_overs == 1
+        await second.pipeline.stop()
+        await operator.execute("UPDATE shard_head SET epoch = 2")
+        async with Shard.open(gate, database_url) as third:
+            assert (await third.ledger.head()).epoch == 42
+            assert (await third.do(hold("r1")))[0].outcome is Outcome.HELD
+
+
+async def test_a_promoted_server_is_not_trusted_before_a_take_over(
+    gate: RedisGate, own_postgres: PostgresServer
+) -> None:
+    """Where a new connection leads to another timeline, the shard is verified again, and sales go on."""
+    await migrate_database(own_postgres.url)
+    async with Shard.open(gate, own_postgres.url) as shard:
+        await shard.do(*CATALOGUE, hold("r1"))
+        before = await shard.ledger.present_server()
+        await restart_promoted(own_postgres)
+        await eventually_held(shard, "r2")
+        assert shard.pipeline.take_overs == 2
+        assert (await shard.ledger.head()).taken_on == await shard.ledger.present_server() != before
+    await audited_sequence(own_postgres.url)
+
+
+@pytest.fixture
+def own_postgres() -> Iterator[PostgresServer]:
+    """Give a Postgres that no other test uses, in a folder that its account can reach."""
+    folder = Path(tempfile.mkdtemp(prefix="ringfence-test-"))
+    folder.chmod(0o755)
+    server = PostgresServer(place(folder), load_credentials(folder).postgres, avoided_ports=())
+    server.start()
+    while not server.is_ready():
+        time.sleep(0.05)
+    yield server
+    server.stop()
+    shutil.rmtree(folder)
+
+
+async def restart_promoted(server: PostgresServer) -> None:
+    """Start a Postgres again as a standby of nobody, and make it a primary on a timeline of its own."""
+    server.stop()
+    (server.folder / "standby.signal").touch()
+    assert server.revive()
+    while True:
+        try:
+            connection = await asyncpg.connect(server.url)
+        except (OSError, asyncpg.PostgresError):
+            await asyncio.sleep(0.05)
+            continue
+        assert await connection.fetchval("SELECT pg_promote()")
+        await connection.close()
+        return
+
+
+async def eventually_held(shard: Shard, reservation_id: str) -> None:
+    """Repeat a hold until its answer is definite, as every caller must."""
+    while True:
+        try:
+            (decision,) = await shard.do(hold(reservation_id))
+        except EngineError:
+            await asyncio.sleep(0.05)
+        else:
+            break
+    assert decision.outcome in {Outcome.HELD, Outcome.REPLAYED}
 
 
 async def lose_entries(operator: asyncpg.Connection, count: int) -> None:

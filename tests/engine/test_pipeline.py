@@ -170,7 +170,7 @@ async def test_a_newer_epoch_in_the_ledger_stops_every_answer(
     """A process that was taken over learns it from Postgres, says "unknown", and joins again."""
     rival = PostgresLedger(database_url, 0)
     head = await rival.head()
-    await rival.take_over(head.run_id, head.replication_id)
+    await rival.take_over(head.run_id, head.replication_id, head.epoch)
     with pytest.raises(OutcomeUnknown):
         await shard.do(hold("r1"))
     await until(lambda: shard.pipeline.verified)
@@ -188,7 +188,7 @@ async def test_a_newer_epoch_found_after_a_lost_connection_stops_every_answer(
 
     async def take_over_and_fail() -> None:
         head = await rival.head()
-        await rival.take_over(head.run_id, head.replication_id)
+        await rival.take_over(head.run_id, head.replication_id, head.epoch)
         raise LedgerUnavailable
 
     shard.ledger.before = once(take_over_and_fail)

@@ -11,6 +11,8 @@ CREATE TABLE shard_head (
     last_hash text NOT NULL DEFAULT '',
     run_id text NOT NULL DEFAULT '',
     replication_id text NOT NULL DEFAULT '',
+    -- The Postgres that this was taken over on: system identifier and timeline.
+    taken_on text NOT NULL DEFAULT '',
     taken_at timestamptz NOT NULL DEFAULT now()
 );
 
