@@ -34,6 +34,8 @@ class BatchHead(Struct, array_like=True, frozen=True):
     last_sequence: int
     hash_after: str
     swept_all: bool
+    # What the server's own clock shows; `now_ms` is the time that the gate went by.
+    clock_ms: int = 0
 
 
 class Batch(Struct, frozen=True):

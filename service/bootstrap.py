@@ -181,7 +181,7 @@ def _app(settings: Settings, core: _Core, ends: _Ends) -> Litestar:
     dependencies: dict[str, object] = {
         "pipeline": core.pipeline,
         "figures": core.figures,
-        "telemetry": Telemetry(core.pipeline, core.feed),
+        "telemetry": Telemetry(core.pipeline, core.gate, core.feed),
         "pool": core.pool,
         "inbox": ends.inbox,
         "inbound": inbound,

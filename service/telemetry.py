@@ -7,6 +7,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from allocation.gate.redis_gate import RedisGate
 from allocation.outcomes import Outcome
 from allocation.pipeline import Pipeline
 from service.feed import Feed
@@ -17,8 +18,8 @@ CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 class PipelineCollector(Collector):
     """Reads the pipeline when it is scraped; nothing is counted twice on the way of a request."""
 
-    def __init__(self, pipeline: Pipeline, feed: Feed) -> None:
-        self._pipeline, self._feed = pipeline, feed
+    def __init__(self, pipeline: Pipeline, gate: RedisGate, feed: Feed) -> None:
+        self._pipeline, self._gate, self._feed = pipeline, gate, feed
         self._started = time.time()
 
     def collect(self) -> Iterable[Metric]:
@@ -43,6 +44,11 @@ class PipelineCollector(Collector):
                 pipeline.ledger_lag_seconds,
             ),
             ("durable_sequence", "Where the ledger ends.", pipeline.durable_sequence),
+            (
+                "gate_clock_offset_seconds",
+                "By how much the clock of Redis differs from the time that this process expects.",
+                self._gate.clock.offset_ms / 1_000,
+            ),
             ("feed_sequence", "How far followers have been served.", self._feed.sequence),
         ):
             yield GaugeMetricFamily(f"ringfence_{name}", text, value=value)
@@ -54,9 +60,9 @@ class PipelineCollector(Collector):
 class Telemetry:
     """The registry of one process."""
 
-    def __init__(self, pipeline: Pipeline, feed: Feed) -> None:
+    def __init__(self, pipeline: Pipeline, gate: RedisGate, feed: Feed) -> None:
         self.registry = CollectorRegistry()
-        self.registry.register(PipelineCollector(pipeline, feed))
+        self.registry.register(PipelineCollector(pipeline, gate, feed))
 
     def page(self) -> bytes:
         """Give the metrics in Prometheus' text format."""

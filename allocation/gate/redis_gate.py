@@ -12,6 +12,7 @@ from redis.exceptions import RedisError, ResponseError
 
 from allocation.commands import Command
 from allocation.errors import Fenced, GateUnverified, Unsuitable
+from allocation.gate.clock import GateClock
 from allocation.gate.keys import shard_keys
 from allocation.gate.scripts import library, version
 from allocation.outcomes import Status
@@ -44,9 +45,15 @@ class RedisGate:
     """The gate of one shard. Raises GateUnverified for every fault of the server or the way to it."""
 
     def __init__(
-        self, redis: Redis, shard: int, reservation_retention_ms: int, event_retention_ms: int
+        self,
+        redis: Redis,
+        shard: int,
+        reservation_retention_ms: int,
+        event_retention_ms: int,
+        clock: GateClock | None = None,
     ) -> None:
         self.shard = shard
+        self.clock = clock or GateClock()
         # The client annotates answers as bytes, text or nothing; what a call gives is said where it is made.
         self._redis: Any = redis
         self._keys = shard_keys(shard)
@@ -65,11 +72,13 @@ class RedisGate:
                 await self._redis.info("server"),
                 await self._redis.info("replication"),
             )
+            seconds, microseconds = await self._redis.time()
         except _FAULTS as fault:
             raise GateUnverified from fault
         _require_noeviction(memory)
         if replication["role"] != "master":
             raise GateUnverified
+        self.clock.begin(seconds * 1_000 + microseconds // 1_000)
         return Identity(server["run_id"], replication["master_replid"])
 
     async def memory_share(self) -> float:
@@ -102,6 +111,7 @@ class RedisGate:
                 durable_sequence,
                 OVERDUE_PER_CALL_MAX,
                 *self._retention,
+                *self.clock.bounds(),
             )
         except ResponseError as error:
             # Redis itself refused the journal entry: a newer epoch has written. Nothing was changed.
@@ -113,6 +123,7 @@ class RedisGate:
         head = _decode_head(header)
         if head.status is not Status.DECIDED:
             raise Fenced
+        self.clock.note(head.clock_ms, head.now_ms)
         return Batch(head, _decode_decisions(answers), entries)
 
     async def _decide_on_own_connection(self, *parts: str | bytes | int) -> Any:

@@ -18,10 +18,11 @@
   ARGV[6]  lines of overdue holds to expire, and closed records to forget, at most
   ARGV[7]  retention of closed reservations, ms
   ARGV[8]  retention of movement ids, ms
+  ARGV[9], ARGV[10]  the earliest and the latest time that it may be, ms
 
   Returns {header, answers, entries}: packed [status, now ms, first sequence, hash before, last sequence, hash
-  after, whether every overdue hold has been looked at]; packed one [outcome, version, record, extra] a command; and
-  the journal entries.
+  after, whether every overdue hold has been looked at, what the clock of Redis shows, ms]; packed one [outcome,
+  version, record, extra] a command; and the journal entries.
 ]]
 --- @include state
 --- @include fence
@@ -120,7 +121,7 @@ local function batch(keys, arguments)
   decide_all(commands)
   write_everything(tonumber(arguments[5]))
   local header = pack({ STATUS.DECIDED, call.now_ms, sequence + 1, hash, journal.sequence, journal.hash,
-    call.swept_all })
+    call.swept_all, call.clock_ms })
   return { header, all_answers(), journal.entries }
 end
 

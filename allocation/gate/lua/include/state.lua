@@ -1,5 +1,8 @@
 --[[
-  What one call carries: its keys, its limits and its one reading of the clock, which never runs backwards.
+  What one call carries: its keys, its limits and its one reading of the clock.
+
+  The gate's time never runs backwards, and never leaves the bounds in which the caller expects it: a clock that is
+  set while the service runs must not end holds, nor keep them.
 ]]
 local call = {}
 
@@ -10,7 +13,8 @@ local function start_call(keys, arguments, last_ms)
   pack, unpack_packed, unpack_limit = cmsgpack.pack, cmsgpack.unpack, cmsgpack.unpack_limit
   concat, redis_call, sha1hex = table.concat, redis.call, redis.sha1hex
   local clock = redis.call("TIME")
-  call.now_ms = math.max(last_ms, clock[1] * 1000 + math.floor(clock[2] / 1000))
+  call.clock_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
+  call.now_ms = math.max(last_ms, math.min(math.max(call.clock_ms, tonumber(arguments[9])), tonumber(arguments[10])))
   call.keys = keys
   call.epoch = arguments[1]
   call.reservation_retention_ms = tonumber(arguments[7])
