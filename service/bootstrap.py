@@ -1,7 +1,7 @@
 """The only place where clients and adapters are built and joined."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from importlib import resources
 from pathlib import Path
@@ -22,6 +22,7 @@ from service.app import create_app
 from service.deltas.projection import Projection
 from service.deltas.rescan import Rescan
 from service.deltas.store import DeltaStore
+from service.endless import start_endless
 from service.engine import open_engine
 from service.feed import Feed
 from service.figures import Figures
@@ -127,7 +128,8 @@ async def _start_core(
     await ledger.check_durability()
     await pipeline.start()
     feed.begin(ledger, pipeline.durable_sequence)
-    _start(stack, feed.run(), pipeline.broken)
+    following = start_endless(feed.run(), "feed", pipeline.broken)
+    stack.push_async_callback(_end, following)
     stack.push_async_callback(pipeline.stop)
     feed.follow(figures.note_entry)
     await figures.load()
@@ -147,7 +149,9 @@ async def _start_ends(
     await credentials.run_once()
     deltas, storefronts = DeltaStore(pool), StorefrontStore(pool)
     rescan = Rescan(pipeline, core.gate, deltas)
-    projection = Projection(core.figures, core.feed, core.ledger, deltas, rescan)
+    projection = Projection(
+        core.figures, core.feed, core.ledger, deltas, rescan, broken=pipeline.broken
+    )
     pushing = Pushing(storefronts, projection, core.figures, _connector(settings))
     inbox_pruning = InboxPruning(inbox, settings.event_retention_ms)
     loops = {
@@ -206,20 +210,6 @@ def _connector(settings: Settings) -> Callable[[Registered, int], Storefront]:
     return connect
 
 
-def _start(
-    stack: AsyncExitStack, work: Coroutine[object, object, None], broken: asyncio.Future[None]
-) -> None:
-    """Run what never ends by itself; where it does, what ends it breaks the process."""
-    task = asyncio.create_task(work)
-
-    def note_end(_task: asyncio.Task[None]) -> None:
-        if not task.cancelled() and not broken.done():
-            broken.set_exception(task.exception() or AssertionError("Bug: endless work has ended."))
-
-    task.add_done_callback(note_end)
-
-    async def end() -> None:
-        task.cancel()
-        await asyncio.gather(task, return_exceptions=True)
-
-    stack.push_async_callback(end)
+async def _end(task: asyncio.Task[None]) -> None:
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)

@@ -9,6 +9,7 @@ from allocation.ports import Ledger
 from service.deltas.channel_deltas import ChannelDeltas
 from service.deltas.rescan import Rescan
 from service.deltas.store import DeltaStore
+from service.endless import start_endless
 from service.feed import Feed
 from service.figures import Figures
 
@@ -16,13 +17,20 @@ from service.figures import Figures
 class Projection:
     """Follows the feed while a channel has a reader; without any, selling costs nothing more."""
 
-    def __init__(
-        self, figures: Figures, feed: Feed, ledger: Ledger, store: DeltaStore, rescan: Rescan
+    def __init__(  # noqa: PLR0913 - what it reads and writes, and whom it tells
+        self,
+        figures: Figures,
+        feed: Feed,
+        ledger: Ledger,
+        store: DeltaStore,
+        rescan: Rescan,
+        *,
+        broken: asyncio.Future[None],
     ) -> None:
         self.store = store
         self.on_published: Callable[[], None] = lambda: None
         self._figures, self._feed, self._ledger = figures, feed, ledger
-        self._rescan = rescan
+        self._rescan, self._broken = rescan, broken
         self._ended = False
         self._channels: dict[str, ChannelDeltas] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -42,7 +50,7 @@ class Projection:
             )
             deltas.ended = self._ended
             self._channels[code] = deltas
-            self._tasks[code] = asyncio.create_task(deltas.run(), name=f"deltas of {code}")
+            self._tasks[code] = start_endless(deltas.run(), f"deltas of {code}", self._broken)
         deltas.readers += 1
         return deltas
 
