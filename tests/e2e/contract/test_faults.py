@@ -110,7 +110,8 @@ async def test_frozen_gate(troubled: Troubled) -> None:
         )
         told[slug] += 1
     assert told["too-many-requests"] >= WAITING_MAX
-    assert told["outcome-unknown"] >= 1
+    # Where the gate froze in a call that only swept, nobody's command was in it.
+    assert told["outcome-unknown"] + told["gate-unverified"] >= 1
     assert told.keys() <= {
         "too-many-requests",
         "outcome-unknown",
