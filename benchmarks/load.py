@@ -56,11 +56,15 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Report(msgspec.Struct, frozen=True, kw_only=True):
-    """What came of a plan; latencies are of measured answers, in order of arrival."""
+    """What came of a plan; latencies are of measured answers, in order of arrival.
+
+    `all_seconds` is from the first request to the last answer, with warm-up and what was answered late.
+    """
 
     statuses: dict[int, int]
     measured: int
     seconds: float
+    all_seconds: float
     latencies_seconds: list[float]
     cpu_seconds: float
 
@@ -122,6 +126,7 @@ class _Generator:
             statuses=dict(self._statuses),
             measured=self._measured,
             seconds=ended_at - self._measure_from,
+            all_seconds=self._last_at - begun_at,
             latencies_seconds=self._latencies.tolist(),
             cpu_seconds=time.process_time() - cpu_before,
         )
