@@ -11,12 +11,13 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
+from allocation.folding import STOCK_KEY, FoldedState
 from allocation.journal import GENESIS_HASH, chain
 from allocation.model import Stock
 from allocation.ports import Head
-from allocation.rebuild import PAGE_ENTRIES, STOCK_KEY, FoldedState
 from allocation.recount import Figures, Oversold, Recount, figures_of
 
+PAGE_ENTRIES = 5_000
 SCAN_COUNT = 1_000
 # The gate decides while it is audited; a few attempts find it where the ledger is.
 ATTEMPTS_MAX = 50

@@ -10,6 +10,7 @@ EngineError
 ├── Fenced                    another process has taken the shard over
 ├── Diverged                  gate and ledger tell different histories
 │   └── LedgerRewound         the ledger lacks what it had, and the gate cannot give it back
+├── CheckpointDamaged         a checkpoint is not what was written; the ledger has what it had
 └── Unsuitable                a server is set up in a way that would lose what was promised
 
 StaleProcess is none of them: nothing can be done about it but to start the process anew.
@@ -57,6 +58,10 @@ class LedgerRewound(Diverged):
 
     They may have been answered. Only an operator can say that the ledger is right all the same.
     """
+
+
+class CheckpointDamaged(EngineError):
+    """A checkpoint is not what was written."""
 
 
 class Unsuitable(EngineError):

@@ -1,6 +1,6 @@
 """What the engine needs of the world: a gate that decides and a ledger that remembers."""
 
-from collections.abc import Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
@@ -65,6 +65,31 @@ class Head(Struct, frozen=True):
     taken_on: str = ""
 
 
+class Page(Struct, frozen=True, gc=False):
+    """Some entries of the ledger without a gap: how many, the sequence of the last, all bodies in a row."""
+
+    entries: int
+    last_sequence: int
+    bodies: bytes
+
+
+class Part(Struct, frozen=True, gc=False):
+    """A piece of a folded state as the gate's load steps take it; `key` is the number of the gate's key."""
+
+    key: int
+    body: bytes
+
+
+class Checkpoint(Struct, frozen=True):
+    """A checkpoint without its parts: the entry that it was made at, and the digest of each part."""
+
+    sequence: int
+    last_hash: str
+    last_ms: int
+    digests: tuple[str, ...]
+    taken_at_ms: int
+
+
 class Gate(Protocol):
     """Decides commands for one shard. Raises GateUnverified for every fault of the server."""
 
@@ -118,6 +143,10 @@ class Ledger(Protocol):
         """Read entries in order: sequence and body."""
         ...
 
+    def pages(self, after_sequence: int, through_sequence: int) -> AsyncGenerator[Page]:
+        """Read many entries in order, the next page while one is being looked at; raises Diverged for a gap."""
+        ...
+
     async def hash_at(self, sequence: int) -> str | None:
         """Give the hash of one entry."""
         ...
@@ -132,4 +161,18 @@ class Ledger(Protocol):
 
     def only_taker(self) -> AbstractAsyncContextManager[None]:
         """Keep every other process from taking over meanwhile."""
+        ...
+
+    async def checkpoints(self, through_sequence: int) -> list[Checkpoint]:
+        """Name the complete checkpoints that the ledger agrees with, the newest first."""
+        ...
+
+    def checkpoint_parts(self, checkpoint: Checkpoint) -> AsyncGenerator[Part]:
+        """Read the parts in order; raises CheckpointDamaged where one is not what it was."""
+        ...
+
+    async def keep_checkpoint(
+        self, sequence: int, last_hash: str, parts: AsyncIterable[Part]
+    ) -> None:
+        """Write a checkpoint, whole or not at all, and drop those that it makes superfluous."""
         ...

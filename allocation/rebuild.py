@@ -1,133 +1,171 @@
-"""Puts the state that the ledger tells into a gate: the newest record of everything, nothing decided again."""
+"""Puts the state that the ledger tells into a gate: whole, or only what has been added to what the gate has."""
 
-import bisect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import asyncio
+from collections.abc import Callable
+from contextlib import aclosing
+from types import TracebackType
+from typing import Self, TypeVar
 
-import msgspec
-from msgspec import Raw, Struct
+from allocation.checkpoints import read_parts, read_state
+from allocation.errors import CheckpointDamaged, Fenced
+from allocation.folding import (
+    DEADLINES_KEY,
+    RECORD_KEYS,
+    FoldedState,
+    FoldedTail,
+)
+from allocation.packing import packed, state_parts
+from allocation.ports import Checkpoint, Gate, Head, Ledger, Part
 
-from allocation.errors import Diverged, Fenced
-from allocation.journal import EventRecord
-from allocation.model import Reservation
-from allocation.outcomes import State
-from allocation.ports import Gate, Head, Ledger
-
-PAGE_ENTRIES = 5_000
-PUT_FIELDS = 2_000
-STOCK_KEY, RESERVATIONS_KEY, EVENTS_KEY, CONFIGURATION_KEY, DEADLINES_KEY, MOVES_KEY = range(2, 8)
-
-
-class _RawEntry(Struct, array_like=True, frozen=True):
-    kind: int
-    at_ms: int
-    subject: str
-    reservations: list[tuple[str, Raw]]
-    stock: list[tuple[str, Raw]]
-    events: list[tuple[str, Raw]]
-    configuration: list[tuple[str, Raw]]
-    moves: list[tuple[str, str]]
-
-
-_decode = msgspec.msgpack.Decoder(_RawEntry).decode
-_decode_reservation = msgspec.msgpack.Decoder(Reservation).decode
-_decode_event = msgspec.msgpack.Decoder(EventRecord).decode
-_NIL = b"\xc0"
-Argument = str | bytes | int
-
-
-class FoldedState:
-    """The gate's state as the ledger tells it: for each key and field, the record last written."""
-
-    def __init__(self) -> None:
-        self.records: dict[int, dict[str, bytes]] = {
-            key: {} for key in (STOCK_KEY, RESERVATIONS_KEY, EVENTS_KEY, CONFIGURATION_KEY)
-        }
-        self.moves: dict[str, list[str]] = {}
-        self.last_ms = 0
-
-    def apply(self, body: bytes) -> None:
-        """Take one journal entry over. Entries must come in the order of the ledger."""
-        entry = _decode(body)
-        self.last_ms = max(self.last_ms, entry.at_ms)
-        self._put(RESERVATIONS_KEY, entry.reservations)
-        self._put(STOCK_KEY, entry.stock)
-        self._put(EVENTS_KEY, entry.events)
-        self._put(CONFIGURATION_KEY, entry.configuration)
-        for forget, member in entry.moves:
-            self._move(forget, member)
-
-    def deadlines(self) -> Iterator[tuple[str, int]]:
-        """Give every deadline that waits: member of the sorted set, ms; negative for what is to be forgotten."""
-        for field, packed in self.records[RESERVATIONS_KEY].items():
-            record = _decode_reservation(packed)
-            if record.state is State.HELD:
-                yield f"r{field}", record.deadline_ms
-            elif record.deadline_ms > 0:
-                yield f"r{field}", -record.deadline_ms
-        for field, packed in self.records[EVENTS_KEY].items():
-            yield f"e{field}", -_decode_event(packed).deadline_ms
-
-    def _put(self, key: int, changes: list[tuple[str, Raw]]) -> None:
-        records = self.records[key]
-        for field, raw in changes:
-            packed = bytes(raw)
-            if packed == _NIL:
-                records.pop(field, None)
-            else:
-                records[field] = packed
-
-    def _move(self, forget: str, member: str) -> None:
-        prefix = forget or member[: member.index("\0", member.index("\0") + 1) + 1]
-        members = self.moves.setdefault(prefix, [])
-        if forget:
-            del members[: bisect.bisect_left(members, member)]
-        else:
-            bisect.insort(members, member)
+OnRead = Callable[[int, int], None]
+Folded = TypeVar("Folded", bound=FoldedState)
 
 
 def _ignore(_read: int, _through: int) -> None:
     return
 
 
-async def fold(
-    ledger: Ledger, through_sequence: int, on_read: Callable[[int, int], None] = _ignore
-) -> FoldedState:
-    """Read the ledger from its start and give the state at `through_sequence`; `on_read` hears how far it is.
+async def fold(ledger: Ledger, through_sequence: int, on_read: OnRead = _ignore) -> FoldedState:
+    """Give the state at `through_sequence`, from the newest usable checkpoint and the entries behind it.
 
-    Raises Diverged where the ledger does not have every entry up to there.
+    `on_read` hears how far it is, and through what. Raises Diverged where the ledger does not have every entry up
+    to there, and LedgerUnavailable.
     """
-    state, read = FoldedState(), 0
-    while read < through_sequence:
-        page = await ledger.read(read, min(PAGE_ENTRIES, through_sequence - read))
-        if not page:
-            raise Diverged
-        for sequence, body in page:
-            if sequence != read + 1:
-                raise Diverged
-            state.apply(body)
-            read = sequence
-        on_read(read, through_sequence)
+    for checkpoint in await ledger.checkpoints(through_sequence):
+        try:
+            state = await read_state(ledger, checkpoint)
+        except CheckpointDamaged:
+            continue
+        return await _fold_onto(state, ledger, checkpoint.sequence, through_sequence, on_read)
+    return await _fold_onto(FoldedState(), ledger, 0, through_sequence, on_read)
+
+
+async def _fold_onto(
+    state: Folded, ledger: Ledger, after: int, through: int, on_read: OnRead
+) -> Folded:
+    on_read(after, through)
+    async with aclosing(ledger.pages(after, through)) as pages:
+        async for page in pages:
+            state.apply_page(page)
+            on_read(page.last_sequence, through)
     return state
 
 
 async def load(gate: Gate, state: FoldedState, head: Head) -> None:
     """Put a folded state into the gate and open it. Raises Fenced where a newer take-over is under way."""
-    await _step(gate, "begin", head.epoch)
-    for key, records in state.records.items():
-        for chunk in _chunks([part for item in records.items() for part in item]):
-            await _step(gate, "put", head.epoch, key, *chunk)
-    deadlines = [part for member, at_ms in state.deadlines() for part in (at_ms, member)]
-    members = [part for moves in state.moves.values() for move in moves for part in (0, move)]
-    for key, parts in ((DEADLINES_KEY, deadlines), (MOVES_KEY, members)):
-        for chunk in _chunks(parts):
-            await _step(gate, "put", head.epoch, key, *chunk)
-    await _step(gate, "open", head.epoch, head.last_sequence, head.last_hash, state.last_ms)
+    async with _Loading(gate, head) as loading:
+        await loading.begin()
+        for part in state_parts(state):
+            await loading.put(part)
+        await loading.open(state.last_ms)
 
 
-def _chunks(parts: Sequence[Argument]) -> Iterable[Sequence[Argument]]:
-    return (parts[first : first + PUT_FIELDS] for first in range(0, len(parts), PUT_FIELDS))
+async def rebuild(gate: Gate, ledger: Ledger, head: Head, on_read: OnRead = _ignore) -> None:
+    """Make the gate's state anew: the newest usable checkpoint, and what the ledger has added to it.
+
+    Raises as `fold`, and Fenced where a newer take-over is under way.
+    """
+    for checkpoint in await ledger.checkpoints(head.last_sequence):
+        try:
+            await _load_checkpoint(gate, ledger, head, checkpoint, on_read)
+        except CheckpointDamaged:
+            continue
+        return
+    state = await _fold_onto(FoldedState(), ledger, 0, head.last_sequence, on_read)
+    await load(gate, state, head)
 
 
-async def _step(gate: Gate, step: str, epoch: int, *arguments: Argument) -> None:
-    if not await gate.load_step(step, epoch, *arguments):
-        raise Fenced
+async def _load_checkpoint(
+    gate: Gate, ledger: Ledger, head: Head, checkpoint: Checkpoint, on_read: OnRead
+) -> None:
+    # Its parts go through as they are. The tail comes first: a ledger that lacks entries must close no gate.
+    after = checkpoint.sequence
+    tail = await _fold_onto(FoldedTail(), ledger, after, head.last_sequence, on_read)
+    async with _Loading(gate, head) as loading:
+        await loading.begin()
+        async with aclosing(read_parts(ledger, checkpoint)) as kept:
+            async for part in kept:
+                await loading.put(part)
+        await loading.add(tail)
+        await loading.open(max(checkpoint.last_ms, tail.last_ms))
+
+
+async def replay_tail(gate: Gate, ledger: Ledger, head: Head, on_read: OnRead = _ignore) -> bool:
+    """Bring a gate forward whose state the ledger has gone through, by the entries that it lacks.
+
+    False where the gate has no such state: nothing was changed then. Raises as `rebuild`.
+    """
+    present = await gate.present_state()
+    if present is None or not 0 < present[1] < head.last_sequence:
+        return False
+    epoch, sequence, last_hash = present
+    if await ledger.hash_at(sequence) != last_hash:
+        return False
+    tail = await _fold_onto(FoldedTail(), ledger, sequence, head.last_sequence, on_read)
+    async with _Loading(gate, head) as loading:
+        if not await loading.close(epoch, sequence, last_hash):
+            return False
+        await loading.add(tail)
+        await loading.open(tail.last_ms)
+    return True
+
+
+class _Loading:
+    """The steps of one load. While the gate does one, the next is made ready; their order stays."""
+
+    def __init__(self, gate: Gate, head: Head) -> None:
+        self._gate, self._head = gate, head
+        self._under_way: asyncio.Task[None] | None = None
+        self._steps = 0
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        if self._under_way is not None:
+            self._under_way.cancel()
+            await asyncio.gather(self._under_way, return_exceptions=True)
+
+    async def begin(self) -> None:
+        await self._step("begin")
+
+    async def close(self, epoch: int, sequence: int, last_hash: str) -> bool:
+        return await self._gate.load_step("close", self._head.epoch, epoch, sequence, last_hash)
+
+    async def put(self, part: Part) -> None:
+        await self._change("put", part.key, part.body)
+
+    async def add(self, tail: FoldedTail) -> None:
+        """Put what the tail changed, and take away what it ended."""
+        for body in packed(name.encode() for pair in tail.forgotten_moves.items() for name in pair):
+            await self._change("forget", body)
+        for part in state_parts(tail):
+            await self.put(part)
+        gone = [(key, tail.gone(key)) for key in RECORD_KEYS]
+        for key, names in (*gone, (DEADLINES_KEY, tail.gone_deadlines())):
+            for body in packed(name.encode() for name in names):
+                await self._change("remove", key, body)
+
+    async def open(self, last_ms: int) -> None:
+        await self._settle()
+        head = self._head
+        await self._step("open", head.last_sequence, head.last_hash, last_ms, self._steps)
+
+    async def _change(self, step: str, *arguments: bytes | int) -> None:
+        await self._settle()
+        self._steps += 1
+        self._under_way = asyncio.create_task(self._step(step, *arguments))
+
+    async def _settle(self) -> None:
+        if self._under_way is not None:
+            await self._under_way
+            self._under_way = None
+
+    async def _step(self, step: str, *arguments: str | bytes | int) -> None:
+        if not await self._gate.load_step(step, self._head.epoch, *arguments):
+            raise Fenced

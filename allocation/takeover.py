@@ -8,7 +8,7 @@ from msgspec import Struct
 from allocation.errors import LedgerRewound
 from allocation.journal import chain
 from allocation.ports import Gate, Head, Identity, Ledger
-from allocation.rebuild import fold, load
+from allocation.rebuild import rebuild, replay_tail
 
 JOIN_ATTEMPTS = 20
 
@@ -55,7 +55,7 @@ async def take_over_and_rebuild(
     async with ledger.only_taker():
         head = await _raise_epoch(gate, ledger, identity)
         head = await _append_what_chains(gate, ledger, head)
-        await load(gate, await fold(ledger, head.last_sequence, on_read), head)
+        await rebuild(gate, ledger, head, on_read)
     return Verified(identity, head, head.last_sequence, head.last_hash, took_over=True)
 
 
@@ -118,8 +118,8 @@ async def _take_over(gate: Gate, ledger: Ledger, identity: Identity) -> Verified
     head = await _raise_epoch(gate, ledger, identity)
     head = await _append_what_chains(gate, ledger, head)
     armed = await gate.load_step("arm", head.epoch, head.last_sequence, head.last_hash)
-    if not armed:
-        await load(gate, await fold(ledger, head.last_sequence), head)
+    if not armed and not await replay_tail(gate, ledger, head):
+        await rebuild(gate, ledger, head)
     return Verified(identity, head, head.last_sequence, head.last_hash, took_over=True)
 
 

@@ -24,6 +24,7 @@ from benchmarks import (
     one_at_a_time,
     open_loop,
     overload,
+    rebuild,
     redis_memory,
     reserve,
     service_memory,
@@ -35,6 +36,7 @@ from benchmarks.running import ROOT
 RESULTS = Path(__file__).parent / "results" / "latest.json"
 LONG_RESERVATIONS = 1_000_000
 LONG_SECONDS = 10.0
+LONG_LEDGER_SKUS, LONG_LEDGER_ENTRIES = 100_000, 1_000_000
 QUESTIONS: dict[str, Callable[[Settings], list[Figure]]] = {
     "reserve": reserve.measure,
     "one_at_a_time": one_at_a_time.measure,
@@ -45,6 +47,7 @@ QUESTIONS: dict[str, Callable[[Settings], list[Figure]]] = {
     "redis_memory": redis_memory.measure,
     "service_memory": service_memory.measure,
     "delta_latency": delta_latency.measure,
+    "rebuild": rebuild.measure,
 }
 
 
@@ -53,7 +56,9 @@ QUESTIONS: dict[str, Callable[[Settings], list[Figure]]] = {
 @click.option("--runs", default=5, show_default=True, help="How often each figure is taken.")
 @click.option("--seconds", type=float, help="How long each run is measured.  [default: 3]")
 @click.option(
-    "--long", is_flag=True, help="Runs of 10 s, and 1,000,000 reservations for the memory."
+    "--long",
+    is_flag=True,
+    help="Runs of 10 s, and 1,000,000 reservations for the memory and entries for the rebuild.",
 )
 def main(questions: tuple[str, ...], runs: int, seconds: float | None, long: bool) -> None:
     """Measure speed and size; name QUESTIONS to ask only those."""
@@ -61,7 +66,12 @@ def main(questions: tuple[str, ...], runs: int, seconds: float | None, long: boo
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     settings = Settings(runs=runs, seconds=seconds or (LONG_SECONDS if long else 3.0))
     if long:
-        settings = msgspec.structs.replace(settings, reservations=LONG_RESERVATIONS)
+        settings = msgspec.structs.replace(
+            settings,
+            reservations=LONG_RESERVATIONS,
+            ledger_skus=LONG_LEDGER_SKUS,
+            ledger_entries=LONG_LEDGER_ENTRIES,
+        )
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     sys.stderr.write(f"{machine()}\n{command}\n")
     figures: dict[str, list[Figure]] = {}

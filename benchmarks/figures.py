@@ -23,6 +23,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     engine_submitters: int = 512
     records: int = 100_000
     reservations: int = 100_000
+    ledger_skus: int = 30_000
+    ledger_entries: int = 300_000
     open_requests_per_second: float = 2_000.0
     changes_per_second: float = 200.0
 

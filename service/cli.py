@@ -3,6 +3,7 @@
 import click
 
 from service.commands.bench import bench
+from service.commands.checkpoint import checkpoint
 from service.commands.events import events
 from service.commands.faults import FAULTS, sentence_of
 from service.commands.keys import keys
@@ -49,6 +50,7 @@ for command in (
     events,
     verify,
     rebuild,
+    checkpoint,
     replay,
     bench,
 ):

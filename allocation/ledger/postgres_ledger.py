@@ -1,8 +1,8 @@
 """The ledger in Postgres: one connection that appends, in one statement, behind a compare-and-set."""
 
 import asyncio
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from contextlib import aclosing, asynccontextmanager
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
@@ -10,12 +10,15 @@ from msgspec import structs
 
 from allocation.errors import Diverged, Fenced, LedgerUnavailable, Unsuitable
 from allocation.journal import chain, decode_head
+from allocation.ledger.bulk import Bulk
 from allocation.ledger.queries import named_queries
-from allocation.ports import Head
+from allocation.ports import Checkpoint, Head, Page, Part
 
 CONNECT_TIMEOUT_SECONDS = 5.0
 APPEND_TIMEOUT_SECONDS = 5.0
 READ_TIMEOUT_SECONDS = 5.0
+# The commit of a checkpoint flushes all of it at once.
+CHECKPOINT_TIMEOUT_SECONDS = 60.0
 # A process that takes over and stops halfway holds the others up this long, then only its epoch is in their way.
 TAKE_OVER_LOCK_MS = "3000"
 _FAULTS = (
@@ -188,9 +191,63 @@ class PostgresLedger:
             )
         return [(row[0], row[1], row[2]) for row in rows]
 
-    async def _connect(self) -> asyncpg.Connection:
+    async def pages(self, after_sequence: int, through_sequence: int) -> AsyncGenerator[Page]:
+        """Read many entries in order, the next page while one is being looked at.
+
+        Raises Diverged where an entry is missing, and LedgerUnavailable.
+        """
+        if after_sequence >= through_sequence:
+            return
+        async with (
+            self._bulk() as bulk,
+            aclosing(bulk.pages(after_sequence, through_sequence)) as pages,
+        ):
+            async for page in pages:
+                yield page
+
+    async def checkpoints(self, through_sequence: int) -> list[Checkpoint]:
+        """Name the complete checkpoints that the ledger agrees with, the newest first.
+
+        Raises LedgerUnavailable.
+        """
+        async with self._faults_of_reading():
+            connection = await self._reader()
+            rows = await connection.fetch(
+                self._queries["checkpoints"], self.shard, through_sequence
+            )
+        return [Checkpoint(row[0], row[1], row[2], tuple(row[3]), int(row[4])) for row in rows]
+
+    async def checkpoint_parts(self, checkpoint: Checkpoint) -> AsyncGenerator[Part]:
+        """Read the parts in order. Raises CheckpointDamaged where one was changed, and LedgerUnavailable."""
+        async with self._bulk() as bulk, aclosing(bulk.checkpoint_parts(checkpoint)) as parts:
+            async for part in parts:
+                yield part
+
+    async def keep_checkpoint(
+        self, sequence: int, last_hash: str, parts: AsyncIterable[Part]
+    ) -> None:
+        """Write a checkpoint, whole or not at all, and keep the newest two.
+
+        Raises Diverged where `last_hash` is not the ledger's at `sequence`, and LedgerUnavailable.
+        """
+        async with self._bulk(CHECKPOINT_TIMEOUT_SECONDS) as bulk:
+            await bulk.keep_checkpoint(sequence, last_hash, parts)
+
+    @asynccontextmanager
+    async def _bulk(self, timeout_seconds: float = READ_TIMEOUT_SECONDS) -> AsyncGenerator[Bulk]:
+        connection = None
+        try:
+            connection = await self._connect(timeout_seconds)
+            yield Bulk(connection, self._queries, self.shard)
+        except _FAULTS as fault:
+            raise LedgerUnavailable from fault
+        finally:
+            if connection is not None:
+                connection.terminate()
+
+    async def _connect(self, timeout_seconds: float = READ_TIMEOUT_SECONDS) -> asyncpg.Connection:
         connection = await asyncpg.connect(
-            self._url, timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=READ_TIMEOUT_SECONDS
+            self._url, timeout=CONNECT_TIMEOUT_SECONDS, command_timeout=timeout_seconds
         )
         connection.add_log_listener(self._note_warning)
         return connection

@@ -239,6 +239,23 @@ def test_verify_and_rebuild(settings: dict[str, str], catalogue: Path, redis_url
     assert "The audit holds" in succeeded(ringfence(settings, "verify"))
 
 
+def test_checkpoint(settings: dict[str, str], catalogue: Path, redis_url: str) -> None:
+    """A rebuild begins at the checkpoint, says how far it is, and ends with the same stock."""
+    assert "nothing to keep" in succeeded(ringfence(settings, "checkpoint"))
+    succeeded(ringfence(settings, "load", catalogue))
+    kept = ringfence(settings, "checkpoint")
+    assert "Kept the state at entry" in succeeded(kept)
+    assert "entries (100 %)" in kept.stderr
+    with Redis.from_url(redis_url) as redis:
+        before = redis.hgetall(shard_keys(0)[1])
+        redis.delete(*shard_keys(0))
+        rebuilt = ringfence(settings, "rebuild")
+        assert "Rebuilt to entry" in succeeded(rebuilt)
+        assert "entries (100 %)" in rebuilt.stderr
+        assert redis.hgetall(shard_keys(0)[1]) == before
+    assert "The audit holds" in succeeded(ringfence(settings, "verify"))
+
+
 def test_rebuild_beside_a_service(
     settings: dict[str, str], catalogue: Path, tmp_path: Path, redis_url: str
 ) -> None:

@@ -7,19 +7,19 @@ from typing import Any
 import msgspec
 
 from allocation.commands import Command
-from allocation.gate.clock import GateClock
-from allocation.gate.keys import shard_keys
-from allocation.gate.redis_gate import RedisGate, connect
-from allocation.journal import GENESIS_HASH, chain
-from allocation.model import Reservation, Stock
-from allocation.ports import Batch
-from allocation.rebuild import (
+from allocation.folding import (
     CONFIGURATION_KEY,
     EVENTS_KEY,
     RESERVATIONS_KEY,
     STOCK_KEY,
     FoldedState,
 )
+from allocation.gate.clock import GateClock
+from allocation.gate.keys import shard_keys
+from allocation.gate.redis_gate import RedisGate, connect
+from allocation.journal import GENESIS_HASH, chain
+from allocation.model import Reservation, Stock
+from allocation.ports import Batch
 
 DAY_MS = 86_400_000
 RESERVATION_RETENTION_MS, EVENT_RETENTION_MS = 7 * DAY_MS, 14 * DAY_MS

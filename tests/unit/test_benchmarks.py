@@ -14,6 +14,7 @@ from benchmarks import (
     engine,
     one_at_a_time,
     open_loop,
+    rebuild,
     redis_memory,
     reserve,
     service_memory,
@@ -40,6 +41,8 @@ TINY = Settings(
     engine_submitters=8,
     records=200,
     reservations=200,
+    ledger_skus=50,
+    ledger_entries=400,
     open_requests_per_second=100.0,
     changes_per_second=50.0,
 )
@@ -241,7 +244,7 @@ def test_acknowledged_but_absent_is_a_failure(service: Running) -> None:
         require_in_ledger(service, "checked", {201: report.answers + 1})
 
 
-@pytest.mark.parametrize("question", [engine, redis_memory])
+@pytest.mark.parametrize("question", [engine, redis_memory, rebuild])
 def test_question_to_the_engine(
     question: object, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
