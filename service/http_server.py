@@ -1,7 +1,11 @@
 """Serves HTTP with uvicorn, inside the bounds of head size and time that it does not set itself."""
 
 import asyncio
+import fcntl
 import math
+import socket
+import sys
+import termios
 from collections.abc import Generator
 from contextlib import contextmanager
 from typing import Any, cast
@@ -14,8 +18,10 @@ from uvicorn.protocols.http.httptools_impl import (
     HttpToolsProtocol,
     RequestResponseCycle,
 )
+from uvicorn.server import ServerState
 
 from service.api.problems import Problem
+from service.fair_accepting import FairAccepting
 
 HEAD_BYTES_MAX = 32_768
 HEADERS_MAX = 100
@@ -26,6 +32,16 @@ IDLE_SECONDS_MAX = 75
 BACKLOG = 1024
 STOP_SECONDS_MAX = 10
 _LOOK_TICKS = 10
+_DRAIN_LOOK_SECONDS = 0.02
+# A connection that comes while the last are awaited gets this long to send its request.
+_LATECOMER_SECONDS = 1.0
+
+
+class _State(ServerState):
+    """What all connections know of their server."""
+
+    # Whether every answer from now on is the last on its connection.
+    draining = False
 
 
 class _OneWrite:
@@ -68,6 +84,13 @@ class _Protocol(HttpToolsProtocol):
         self._in_head = True
         # When to give up on what the client has yet to send; never, while it waits for an answer.
         self._patience_ends_at = self.loop.time() + IDLE_SECONDS_MAX
+        # The request that was made the last of this connection, though its client would send more.
+        self._made_last: RequestResponseCycle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's
+        super().connection_made(transport)
+        if self._draining:
+            self.loop.call_later(_LATECOMER_SECONDS, self.shutdown)
 
     def on_message_begin(self) -> None:
         self._head_bytes = 0
@@ -83,6 +106,8 @@ class _Protocol(HttpToolsProtocol):
             self._end_with(problem)
             raise problem
         super().on_headers_complete()
+        if self._draining:
+            self._make_newest_last()
 
     def on_message_complete(self) -> None:
         super().on_message_complete()
@@ -120,6 +145,38 @@ class _Protocol(HttpToolsProtocol):
         else:
             self.transport.close()
 
+    def drain(self) -> None:
+        """Let the newest request be the last, if one is under way."""
+        cycle = self._cycle_if_any()
+        if cycle is not None and not cycle.response_complete:
+            self._make_newest_last()
+
+    def shutdown(self) -> None:
+        """End the connection, after the answer to what has been sent on it."""
+        self.drain()
+        if self._is_idle:
+            self.transport.close()
+
+    @property
+    def _draining(self) -> bool:
+        return cast(_State, self.server_state).draining
+
+    @property
+    def _is_idle(self) -> bool:
+        cycle = self._cycle_if_any()
+        if cycle is not None and not cycle.response_complete:
+            return False
+        arriving = self._in_head and self._head_bytes > 0
+        return not arriving and not _unread_bytes(self.transport)
+
+    def _make_newest_last(self) -> None:
+        earlier = self._made_last
+        if earlier is not None and not earlier.response_started:
+            # One more has come behind it, and is answered as well.
+            earlier.keep_alive = True
+        self._made_last = self.cycle if self.cycle.keep_alive else None
+        self.cycle.keep_alive = False
+
     def _cycle_if_any(self) -> RequestResponseCycle | None:
         # The annotation leaves out that there is none before the first request.
         return self.cycle
@@ -153,10 +210,22 @@ def _too_large() -> Problem:
     return Problem("too-large", f"The head of a request may have {limits}.")
 
 
-class Server(UvicornServer):
-    """A server in the event loop of the caller, who also minds the signals."""
+def _unread_bytes(transport: asyncio.Transport) -> int:
+    """Say how much has arrived that nobody has read; to close now would take the answer to it away."""
+    if transport.is_closing():
+        return 0
+    waiting = fcntl.ioctl(transport.get_extra_info("socket").fileno(), termios.FIONREAD, bytes(4))
+    return int.from_bytes(waiting, sys.byteorder)
 
-    def __init__(self, app: object, host: str, port: int) -> None:
+
+class Server(UvicornServer):
+    """A server in the event loop of the caller, who also minds the signals.
+
+    In the end idle connections are kept for `linger_seconds`: a request that comes on one meanwhile is
+    answered, and told to be the last, so that no client sends into a connection that is just being closed.
+    """
+
+    def __init__(self, app: object, host: str, port: int, linger_seconds: float = 0.0) -> None:
         super().__init__(
             Config(
                 cast(ASGIApplication, app),
@@ -176,11 +245,24 @@ class Server(UvicornServer):
                 backlog=BACKLOG,
             )
         )
+        self.server_state = self._state = _State()
+        self._linger_seconds = linger_seconds
+        self._shared: list[FairAccepting] = []
 
     @contextmanager
     def capture_signals(self) -> Generator[None]:
         """Leave signals alone."""
         yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Begin to listen; where sockets are given, other processes listen on them too."""
+        await super().startup(None if sockets is None else [])
+        self._shared = [FairAccepting(one, self._make_protocol) for one in sockets or ()]
+
+    def _make_protocol(self) -> _Protocol:
+        return _Protocol(
+            config=self.config, server_state=self.server_state, app_state=self.lifespan.state
+        )
 
     async def on_tick(self, counter: int) -> bool:
         """Look after connections once a second; uvicorn calls this ten times in one."""
@@ -189,6 +271,20 @@ class Server(UvicornServer):
             for connection in list(self.server_state.connections):
                 cast(_Protocol, connection).end_if_slow(now)
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Take no more connections, and end each that there is behind its last answer."""
+        self._state.draining = True
+        for listening in (*self.servers, *self._shared):
+            listening.close()
+        connections = self.server_state.connections
+        for connection in list(connections):
+            cast(_Protocol, connection).drain()
+        now = asyncio.get_running_loop().time
+        lingers_until = now() + self._linger_seconds
+        while connections and now() < lingers_until:  # noqa: ASYNC110 - uvicorn has no event to wait for
+            await asyncio.sleep(_DRAIN_LOOK_SECONDS)
+        await super().shutdown(sockets)
 
     def stop(self) -> None:
         """Answer what is under way, then return from `serve`."""

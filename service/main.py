@@ -3,12 +3,18 @@
 import asyncio
 import gc
 import signal
+import socket
+from collections.abc import Callable, Sequence
 
 from service.bootstrap import Service, migrate_database, running_service
 from service.demo import load_demo
 from service.http_server import Server
 from service.settings import Settings
 from service.suitability import require_suitable
+
+# How long an idle connection is kept by a process that ends while others go on.
+LINGER_SECONDS = 1.0
+_READY_LOOK_SECONDS = 0.02
 
 
 async def serve(
@@ -20,18 +26,61 @@ async def serve(
     demo: bool,
 ) -> None:
     """Migrate, build everything, and answer HTTP until SIGINT or SIGTERM."""
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    await require_suitable(redis_url, database_url)
-    await migrate_database(database_url)
+    stopping = _set_by_signals()
+    await prepare(redis_url, database_url)
     async with running_service(settings, redis_url, database_url, development_key) as service:
         if demo:
             await load_demo(service.pipeline)
         if development_key is not None:
             print(_welcome(settings, development_key), flush=True)  # noqa: T201 - for a person
         _spare_the_collector()
-        await _answer_until(stopping, settings, service)
+        server = Server(service.app, settings.host, settings.port)
+        await _answer_until(stopping, service, server, asyncio.create_task(server.serve()))
+
+
+async def prepare(redis_url: str, database_url: str) -> None:
+    """Look whether the servers can keep the promise, and bring the database to this version's tables."""
+    await require_suitable(redis_url, database_url)
+    await migrate_database(database_url)
+
+
+async def serve_beside_others(
+    settings: Settings,
+    *,
+    redis_url: str,
+    database_url: str,
+    sockets: Sequence[socket.socket],
+    on_ready: Callable[[], None],
+) -> None:
+    """Answer HTTP on sockets that several processes share, until SIGINT or SIGTERM.
+
+    Whoever opened them has prepared the servers; `on_ready` is called once requests are decided.
+    """
+    stopping = _set_by_signals()
+    # A wish to replace all processes is for the one that starts them.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    async with running_service(settings, redis_url, database_url, None) as service:
+        _spare_the_collector()
+        server = Server(service.app, settings.host, settings.port, LINGER_SECONDS)
+        serving = asyncio.create_task(server.serve([*sockets]))
+        telling = asyncio.create_task(_tell_when_ready(server, service, on_ready))
+        try:
+            await _answer_until(stopping, service, server, serving)
+        finally:
+            telling.cancel()
+
+
+def _set_by_signals() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _tell_when_ready(server: Server, service: Service, on_ready: Callable[[], None]) -> None:
+    while not server.started or service.pipeline.verified is None:  # noqa: ASYNC110 - neither is an event
+        await asyncio.sleep(_READY_LOOK_SECONDS)
+    on_ready()
 
 
 def _spare_the_collector() -> None:
@@ -55,9 +104,10 @@ curl "{address}/v1/availability?channel=web&sku=TEE-BLACK-M" -H "Authorization: 
 """  # noqa: E501 - a line that is copied must not break
 
 
-async def _answer_until(stopping: asyncio.Event, settings: Settings, service: Service) -> None:
-    server = Server(service.app, settings.host, settings.port)
-    serving, stopped = asyncio.create_task(server.serve()), asyncio.create_task(stopping.wait())
+async def _answer_until(
+    stopping: asyncio.Event, service: Service, server: Server, serving: asyncio.Task[None]
+) -> None:
+    stopped = asyncio.create_task(stopping.wait())
     broken = service.pipeline.broken
     await asyncio.wait({serving, stopped, broken}, return_when=asyncio.FIRST_COMPLETED)
     # An open stream would keep the server from stopping.

@@ -41,7 +41,7 @@ def start_process(  # noqa: PLR0913
         start_new_session=True,
         umask=0o077,
         # The kernel clears the signal when the user changes, and this hook runs after that.
-        preexec_fn=_dies_with_parent(signal_on_parent_death),  # noqa: PLW1509
+        preexec_fn=dies_with_parent(signal_on_parent_death),  # noqa: PLW1509
         user=None if account is None else account.user_id,
         group=None if account is None else account.group_id,
         extra_groups=None if account is None else [],
@@ -72,7 +72,8 @@ def _environment() -> dict[str, str]:
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
 
 
-def _dies_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+def dies_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """Give what a child calls before its program begins, to receive a signal when the calling thread ends."""
     if sys.platform != "linux":
         return None
     parent, prctl = os.getpid(), _libc_prctl()
