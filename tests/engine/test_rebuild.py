@@ -7,7 +7,7 @@ import pytest
 from engine.shards import CATALOGUE, Shard, hold
 from redis.asyncio import Redis
 
-from allocation.errors import Diverged
+from allocation.errors import Diverged, Fenced
 from allocation.gate.keys import shard_keys
 from allocation.gate.redis_gate import RedisGate
 from allocation.rebuild import fold
@@ -39,3 +39,29 @@ async def test_a_ledger_with_entries_missing_is_never_loaded(
     with pytest.raises(Diverged):
         await take_over_and_rebuild(shard.gate, shard.ledger, lambda _read, _through: None)
     assert await shard.gate.present_state() is None
+
+
+async def test_a_server_that_lacks_a_step_of_the_load_is_not_opened(
+    shard: Shard, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One that was promoted or restarted meanwhile may lack what was put before; the next load is whole."""
+    await shard.pipeline.stop()
+    step = shard.gate.load_step
+
+    async def step_that_is_lost(name: str, epoch: int, *arguments: str | bytes | int) -> bool:
+        done = await step(name, epoch, *arguments)
+        if name == "put":
+            await redis.hset(shard_keys(0)[0], "loaded", 0)
+        return done
+
+    monkeypatch.setattr(shard.gate, "load_step", step_that_is_lost)
+    with pytest.raises(Fenced):
+        await take_over_and_rebuild(shard.gate, shard.ledger, lambda _read, _through: None)
+    assert await shard.gate.present_state() is None
+    monkeypatch.undo()
+    verified = await take_over_and_rebuild(shard.gate, shard.ledger, lambda _read, _through: None)
+    assert await shard.gate.present_state() == (
+        verified.head.epoch,
+        verified.gate_sequence,
+        verified.gate_hash,
+    )

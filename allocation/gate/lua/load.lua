@@ -4,7 +4,7 @@
   Every step carries the epoch of the take-over it belongs to; a higher one that is present refuses it, so a
   loader that slept wakes up to a refusal. Between `begin` or `close` and `open` there is no epoch, which every
   batch reads as "no state". What is put is counted, and `open` names the count: a server that went down meanwhile,
-  and came back without the last of it, is not opened.
+  and came back without the last of it, is not opened; nor is a replica that was promoted before it had all.
 
   KEYS[1..8]  as in batch.lua
   ARGV[1]  step: begin, close, put, remove, forget, open or arm    ARGV[2]  epoch

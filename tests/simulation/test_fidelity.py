@@ -1,0 +1,172 @@
+"""The simulated Redis does what the real one does: the same commands, the same answers, entries and records."""
+
+from collections.abc import Awaitable, Callable
+from random import Random
+
+import msgspec
+import pytest
+from redis.asyncio import Redis
+from redis.exceptions import ResponseError
+from simulation.clients import CATALOGUE, CHANNELS, SKUS, moved
+from simulation.decisions import Call
+from simulation.store import HASH_KEYS, JournalRefusedError, Store
+
+from allocation.commands import Command, Confirm, Release, Reserve, Wanted
+from allocation.gate.keys import shard_keys
+from allocation.gate.redis_gate import RedisGate
+from allocation.ports import Batch, Decision, Identity
+from allocation.rebuild import DEADLINES_KEY, MOVES_KEY
+
+META, *_ = KEYS = shard_keys(0)
+HERE, ELSEWHERE = Identity("run", "history"), Identity("run", "another")
+Accept = Callable[[int, int], Awaitable[bool]]
+pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
+
+
+class Both:
+    """The real gate and the simulated one, with one clock."""
+
+    def __init__(self, gate: RedisGate, redis: Redis) -> None:
+        self.gate, self.redis, self.store = gate, redis, Store()
+        self.now_ms = 4_000_000_000_000
+
+    async def load_step(self, step: str, epoch: int, *arguments: str | bytes | int) -> bool:
+        """Do one step of a load on both, and give what both said."""
+        real = await self.gate.load_step(step, epoch, *arguments)
+        assert self.store.load_step(HERE, step, epoch, arguments) is real, (step, epoch)
+        return real
+
+    async def decide(self, *commands: Command) -> list[str]:
+        """Decide commands on both, compare everything, and give the outcomes."""
+        # The gate's clock is the later of the server's and the last one it saw.
+        await self.redis.hset(META, "last_ms", self.now_ms)
+        identity = await self.gate.prepare()
+        real = await self.gate.decide(1, identity, commands, 0)
+        call = Call(self.store, self.now_ms, 128)
+        decisions = call.decide([msgspec.Raw(pack(command)) for command in commands])
+        if call.entries:
+            first = call.sequence - len(call.entries) + 1
+            self.store.add_to_journal(1, list(enumerate(call.entries, first)))
+            self.store.sequence, self.store.last_ms = call.sequence, call.now_ms
+            self.store.write(call.changed)
+            self.store.moves |= {member for forget, member in call.moves if not forget}
+        assert told(decisions) == told(real.decisions)
+        assert entries(call.entries) == entries(real.entries)
+        assert call.swept_all == real.head.swept_all
+        await self._compare_records(real)
+        return [decision.outcome.name for decision in decisions]
+
+    async def _compare_records(self, real: Batch) -> None:
+        assert self.store.sequence == real.head.last_sequence
+        for key in HASH_KEYS:
+            held = await self.redis.hgetall(KEYS[key - 1])
+            held.pop(b"", None)
+            assert {field: unpack(record) for field, record in self.store.records[key].items()} == {
+                field.decode(): unpack(record) for field, record in held.items()
+            }
+        scored = await self.redis.zrange(KEYS[DEADLINES_KEY - 1], 0, -1, withscores=True)
+        assert self.store.deadlines == {
+            member.decode(): score for member, score in scored if member
+        }
+        members = await self.redis.zrange(KEYS[MOVES_KEY - 1], 0, -1)
+        assert self.store.moves == {member.decode() for member in members if member}
+
+
+def told(decisions: list[Decision]) -> list[tuple[object, ...]]:
+    """Give what callers are told, without what only explains a refusal."""
+    return [(made.outcome, made.version, made.record) for made in decisions]
+
+
+def entries(bodies: list[bytes]) -> list[object]:
+    """Decode entries, whose bytes may differ where two encoders differ."""
+    return [unpack(body) for body in bodies]
+
+
+@pytest.fixture
+async def both(gate: RedisGate, redis: Redis) -> Both:
+    """Give two open gates without anything in them."""
+    opened = Both(gate, redis)
+    await gate.prepare()
+    assert await opened.load_step("begin", 1)
+    assert await opened.load_step("open", 1, 0, "", 0)
+    return opened
+
+
+def drawn(random: Random, number: int) -> Command:
+    """Draw a command about few reservations, so that they meet."""
+    reservation_id = f"r{random.randint(0, 30)}"
+    match random.randint(0, 5):
+        case 0:
+            return Confirm(reservation_id, random.choice(("", "o1", f"o{number}")))
+        case 1:
+            return Release(reservation_id)
+        case 2:
+            return moved(f"e{random.randint(0, 9)}", random.choice(SKUS), random.choice((-1, 3)))
+    lines = tuple(Wanted(sku, random.randint(1, 3)) for sku in SKUS[: random.randint(1, 2)])
+    channel = random.choice((*CHANNELS, "nowhere") if number % 9 == 0 else CHANNELS)
+    ttl_ms = random.choice((100, 900_000))
+    return Reserve(reservation_id, "", channel, ttl_ms, partial=False, replaces="", lines=lines)
+
+
+@pytest.mark.parametrize("seed", range(6))
+async def test_decisions_are_those_of_the_real_gate(both: Both, seed: int) -> None:
+    """Batches of drawn commands, with time passing: every answer, entry, record and deadline is the same."""
+    random = Random(seed)  # noqa: S311 - repeatable, not secret
+    outcomes = await both.decide(*CATALOGUE, *(moved(f"opening {sku}", sku, 6) for sku in SKUS))
+    for number in range(25):
+        both.now_ms += random.choice((0, 40, 200))
+        commands = [drawn(random, number) for _ in range(random.randint(1, 8))]
+        outcomes += await both.decide(*commands)
+    assert {"HELD", "COMMITTED", "RELEASED", "REPLAYED", "INSUFFICIENT_STOCK"} <= set(outcomes)
+
+
+async def test_load_steps_are_those_of_the_real_gate(both: Both, redis: Redis) -> None:
+    """Older epochs, other states and steps out of turn are refused by both alike."""
+    said = [
+        await both.load_step("arm", 2, 1, "another"),
+        await both.load_step("arm", 2, 0, ""),
+        await both.load_step("begin", 1),
+        await both.load_step("put", 2, 2, "MUG", b"\xc0"),
+        await both.load_step("begin", 3),
+        await both.load_step("arm", 3, 0, ""),
+        await both.load_step("put", 2, 2, "MUG", b"\xc0"),
+        await both.load_step("put", 3, 2, "MUG", b"\xc0"),
+        await both.load_step("open", 3, 5, "hash", 7),
+    ]
+    assert said == [False, True, False, False, True, False, False, True, True]
+    assert await both.gate.present_state() == (3, both.store.sequence, both.store.hash)
+    await both.load_step("begin", 4)
+    await redis.hset(META, "loading_at", "another server")
+    both.store.loading_at = ELSEWHERE
+    assert not await both.load_step("put", 4, 2, "MUG", b"\xc0")
+    assert not await both.load_step("open", 4, 5, "hash", 7)
+
+
+async def test_the_journal_refuses_what_the_real_one_refuses(both: Both, redis: Redis) -> None:
+    """An entry of an older epoch, or one that was written before, is never taken."""
+    for item_id, taken in (((2, 5), True), ((2, 5), False), ((1, 99), False), ((3, 1), True)):
+        epoch, sequence = item_id
+        for accept in (_real_journal(redis), _simulated_journal(both.store)):
+            assert await accept(epoch, sequence) is taken, item_id
+
+
+def _real_journal(redis: Redis) -> Accept:
+    async def accept(epoch: int, sequence: int) -> bool:
+        try:
+            await redis.xadd(KEYS[7], {str(sequence): b"body"}, id=f"{epoch}-{sequence}")
+        except ResponseError:
+            return False
+        return True
+
+    return accept
+
+
+def _simulated_journal(store: Store) -> Accept:
+    async def accept(epoch: int, sequence: int) -> bool:
+        try:
+            store.add_to_journal(epoch, [(sequence, b"body")])
+        except JournalRefusedError:
+            return False
+        return True
+
+    return accept
