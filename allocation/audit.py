@@ -11,11 +11,15 @@ from typing import Protocol
 import msgspec
 from msgspec import Struct
 
-from allocation.folding import STOCK_KEY, FoldedState
+from allocation.comparison import COMPARED_KEYS, ComparedState
+from allocation.errors import ChainBroken
+from allocation.folding import STOCK_KEY
+from allocation.history import History, ReadLedger
 from allocation.journal import GENESIS_HASH, chain
 from allocation.model import Stock
 from allocation.ports import Head
 from allocation.recount import Figures, Oversold, Recount, figures_of
+from allocation.verification import Comparing, GateReads, OtherHistoryError
 
 PAGE_ENTRIES = 5_000
 SCAN_COUNT = 1_000
@@ -36,18 +40,6 @@ class AuditedGate(Protocol):
 
     async def scan_stock(self, cursor: int, count: int) -> tuple[int, dict[bytes, bytes]]:
         """Read some stock records, undecoded, and the cursor that continues."""
-        ...
-
-
-class AuditedLedger(Protocol):
-    """What an audit reads of the ledger."""
-
-    async def head(self) -> Head:
-        """Read where the ledger ends."""
-        ...
-
-    async def read_with_hash(self, after_sequence: int, limit: int) -> list[tuple[int, str, bytes]]:
-        """Read entries in order: sequence, hash and body."""
         ...
 
 
@@ -109,10 +101,10 @@ class _History:
     def __init__(self) -> None:
         self.sequence, self.last_hash, self.entries = 0, GENESIS_HASH, 0
         self.breaks: list[Break] = []
-        self.folded, self.recount = FoldedState(), Recount()
+        self.folded, self.recount = ComparedState(), Recount()
 
     async def read_through(
-        self, ledger: AuditedLedger, head: Head, on_read: Callable[[int, int], None]
+        self, ledger: ReadLedger, head: Head, on_read: Callable[[int, int], None]
     ) -> None:
         while self.sequence < head.last_sequence:
             limit = min(PAGE_ENTRIES, head.last_sequence - self.sequence)
@@ -152,9 +144,15 @@ def _ignore(_read: int, _through: int) -> None:
 
 
 async def audit(
-    gate: AuditedGate, ledger: AuditedLedger, on_read: Callable[[int, int], None] = _ignore
+    gate: AuditedGate,
+    ledger: ReadLedger,
+    on_read: Callable[[int, int], None] = _ignore,
+    reads: GateReads | None = None,
 ) -> Audit:
     """Recount the whole ledger and compare; `on_read` hears how far it has come, and through what.
+
+    With `reads`, all else that the gate keeps is compared too: reservations, events, configuration, deadlines
+    and moves.
 
     Raises GateUnverified or LedgerUnavailable where a server cannot be read.
     """
@@ -170,12 +168,34 @@ async def audit(
         [],
     )
     _compare_records(found, history.folded.records[STOCK_KEY], records)
+    if reads is not None and not found.breaks:
+        await _compare_all_else(found, reads, ledger, history)
     return found
+
+
+async def _compare_all_else(
+    found: Audit, reads: GateReads, ledger: ReadLedger, audited: _History
+) -> None:
+    history = History(ledger, audited.folded, audited.sequence, audited.last_hash)
+    comparing = Comparing(reads, history, cpu_share_max=1.0)
+    try:
+        for key in COMPARED_KEYS:
+            if key != STOCK_KEY:
+                await comparing.compare(key)
+    except OtherHistoryError:
+        found.breaks.append(
+            Break(history.sequence, "the gate does not stand where the ledger does")
+        )
+    except ChainBroken as broken:
+        found.breaks.append(Break(broken.sequence, "it was altered while it was read"))
+    for drift in comparing.drifts:
+        told, has = drift.ledger or "none", drift.gate or "none"
+        found.differences.append(Difference(drift.field, "gate", drift.key, told, has))
 
 
 async def _same_moment(
     gate: AuditedGate,
-    ledger: AuditedLedger,
+    ledger: ReadLedger,
     history: _History,
     on_read: Callable[[int, int], None],
 ) -> tuple[dict[str, bytes] | None, list[Break]]:

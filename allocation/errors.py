@@ -11,6 +11,8 @@ EngineError
 ├── Diverged                  gate and ledger tell different histories
 │   └── LedgerRewound         the ledger lacks what it had, and the gate cannot give it back
 ├── CheckpointDamaged         a checkpoint is not what was written; the ledger has what it had
+├── ChainBroken               an entry of the ledger is missing, or not as it was written
+├── Closed                    the shard was closed for a reason that only a person can settle
 └── Unsuitable                a server is set up in a way that would lose what was promised
 
 StaleProcess is none of them: nothing can be done about it but to start the process anew.
@@ -62,6 +64,23 @@ class LedgerRewound(Diverged):
 
 class CheckpointDamaged(EngineError):
     """A checkpoint is not what was written."""
+
+
+class ChainBroken(EngineError):
+    """An entry of the ledger is missing, or is not what was written."""
+
+    def __init__(self, sequence: int, reason: str) -> None:
+        super().__init__(f"Entry {sequence} of the ledger {reason}.")
+        self.sequence = sequence
+
+
+class Closed(EngineError):
+    """The shard was closed, with a reason, and stays so until an operator opens it again."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The shard is closed: {reason} Mend what is named, then `ringfence reopen` opens it."
+        )
 
 
 class Unsuitable(EngineError):

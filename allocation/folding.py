@@ -2,7 +2,7 @@
 
 import bisect
 import gc
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import msgspec
@@ -19,7 +19,9 @@ _GONE = b"\xc0"
 Changes = list[tuple[str, Raw]]
 
 
-class _RawEntry(Struct, array_like=True, frozen=True, gc=False):
+class RawEntry(Struct, array_like=True, frozen=True, gc=False):
+    """One journal entry, its records still packed."""
+
     kind: int
     at_ms: int
     subject: Raw
@@ -44,8 +46,8 @@ class _EventDeadline(Struct, array_like=True, frozen=True, gc=False):
     deadline_ms: int
 
 
-_decode = msgspec.msgpack.Decoder(_RawEntry).decode
-_decode_page = msgspec.msgpack.Decoder(list[_RawEntry]).decode
+_decode = msgspec.msgpack.Decoder(RawEntry).decode
+_decode_page = msgspec.msgpack.Decoder(list[RawEntry]).decode
 _decode_reservation = msgspec.msgpack.Decoder(_ReservationDeadline).decode
 _decode_event = msgspec.msgpack.Decoder(_EventDeadline).decode
 
@@ -81,7 +83,7 @@ class FoldedState:
         for field, packed in self.records[EVENTS_KEY].items():
             yield f"e{field}", -_decode_event(packed).deadline_ms
 
-    def _apply(self, entries: Iterable[_RawEntry]) -> None:
+    def _apply(self, entries: Sequence[RawEntry]) -> None:
         # Every call and look-up less counts here: sales change reservations and stock, and there are millions.
         stock, reservations = self.records[STOCK_KEY], self.records[RESERVATIONS_KEY]
         last_ms = self.last_ms
@@ -99,7 +101,7 @@ class FoldedState:
                 self._apply_rest(entry)
         self.last_ms = last_ms
 
-    def _apply_rest(self, entry: _RawEntry) -> None:
+    def _apply_rest(self, entry: RawEntry) -> None:
         for key, changes in (
             (EVENTS_KEY, entry.events),
             (CONFIGURATION_KEY, entry.configuration),

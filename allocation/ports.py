@@ -90,6 +90,19 @@ class Checkpoint(Struct, frozen=True):
     taken_at_ms: int
 
 
+class Moment(Struct, frozen=True):
+    """Where the gate stood when it was read, and its clock."""
+
+    epoch: int
+    sequence: int
+    last_hash: str
+    now_ms: int
+
+
+class KeyUnreadableError(Exception):
+    """A key of the gate is not of the kind that it should be."""
+
+
 class Gate(Protocol):
     """Decides commands for one shard. Raises GateUnverified for every fault of the server."""
 

@@ -43,16 +43,21 @@ async def verify(gate: Gate, ledger: Ledger) -> Verified:
 
 
 async def take_over_and_rebuild(
-    gate: Gate, ledger: Ledger, on_read: Callable[[int, int], None]
+    gate: Gate,
+    ledger: Ledger,
+    on_read: Callable[[int, int], None],
+    *,
+    accept_lost_entries: bool = True,
 ) -> Verified:
     """Take the shard over and make the gate's state anew from the ledger, whatever the gate holds.
 
-    Where the ledger has lost its end, this is how an operator says that it is right all the same.
-
-    Raises as `verify`.
+    Where the ledger has lost its end, to accept that is for an operator alone: it says that what was answered
+    is not so. Otherwise raises as `verify`.
     """
     identity = await gate.prepare()
     async with ledger.only_taker():
+        if not accept_lost_entries:
+            await _require_whole_ledger(gate, ledger)
         head = await _raise_epoch(gate, ledger, identity)
         head = await _append_what_chains(gate, ledger, head)
         await rebuild(gate, ledger, head, on_read)

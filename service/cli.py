@@ -10,11 +10,13 @@ from service.commands.keys import keys
 from service.commands.load import load
 from service.commands.migrate import migrate
 from service.commands.rebuild import rebuild
+from service.commands.reopen import reopen
 from service.commands.replay import replay
 from service.commands.serve import serve
 from service.commands.sources import sources
 from service.commands.up import up
 from service.commands.verify import verify
+from service.commands.watch import watch_command
 from service.commands.work import work
 
 
@@ -43,6 +45,7 @@ for command in (
     up,
     serve,
     work,
+    watch_command,
     migrate,
     load,
     keys,
@@ -51,6 +54,7 @@ for command in (
     verify,
     rebuild,
     checkpoint,
+    reopen,
     replay,
     bench,
 ):

@@ -8,6 +8,7 @@ import asyncpg
 from msgspec import Struct
 
 from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_reads import RedisReads
 from allocation.group_commit import OnDurable
 from allocation.ledger.postgres_ledger import PostgresLedger
 from allocation.pipeline import Pipeline
@@ -22,6 +23,7 @@ class Engine(Struct, frozen=True):
 
     pipeline: Pipeline
     gate: RedisGate
+    reads: RedisReads
     ledger: PostgresLedger
     pool: asyncpg.Pool
 
@@ -44,7 +46,9 @@ async def open_engine(
         gate = RedisGate(redis, SHARD, settings.key_retention_ms, settings.event_retention_ms)
         pipeline = Pipeline(gate, ledger, on_durable=on_durable)
         stack.push_async_callback(pipeline.stop)
-        yield Engine(pipeline, gate, ledger, pool)
+        reads = RedisReads(redis, SHARD)
+        stack.push_async_callback(reads.close)
+        yield Engine(pipeline, gate, reads, ledger, pool)
 
 
 async def _close_pool(pool: asyncpg.Pool) -> None:

@@ -13,6 +13,7 @@ RedisUrl = Annotated[str, Meta(pattern=r"^(redis|rediss|unix)://.+")]
 DatabaseUrl = Annotated[str, Meta(pattern=r"^(postgres|postgresql)://.+")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Hours = Annotated[int, Meta(ge=1, le=8784)]
+Seconds = Annotated[int, Meta(ge=0, le=86_400)]
 Key = Annotated[str, Meta(pattern=r"^[!-~]{1,200}$")]
 
 EXPECTED = {
@@ -25,6 +26,7 @@ EXPECTED = {
     "demo": "1 or 0",
     "exit_with_parent": "1 or 0",
     "allow_private_storefronts": "1 or 0",
+    "verify_seconds": "a number of seconds between 0 and 86400",
 }
 
 
@@ -69,6 +71,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
             description="Push to storefronts at private addresses and without TLS too; for trials."
         ),
     ] = False
+
+    verify_seconds: Annotated[
+        Seconds,
+        Meta(description="How often `watch` compares Redis with the ledger; `0`: `up` does not."),
+    ] = 60
 
     @property
     def key_retention_ms(self) -> int:

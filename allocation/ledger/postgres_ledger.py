@@ -8,7 +8,7 @@ import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
 from msgspec import structs
 
-from allocation.errors import Diverged, Fenced, LedgerUnavailable, Unsuitable
+from allocation.errors import Closed, Diverged, Fenced, LedgerUnavailable, Unsuitable
 from allocation.journal import chain, decode_head
 from allocation.ledger.bulk import Bulk
 from allocation.ledger.queries import named_queries
@@ -98,7 +98,7 @@ class PostgresLedger:
             return await self._server(await self._reader())
 
     async def take_over(self, run_id: str, replication_id: str, above_epoch: int) -> Head:
-        """Raise the epoch and record both servers. Raises LedgerUnavailable."""
+        """Raise the epoch and record both servers. Raises LedgerUnavailable, and Closed."""
         async with self._faults_of_reading():
             connection = await self._reader()
             server = await self._server(connection)
@@ -110,6 +110,8 @@ class PostgresLedger:
                 above_epoch,
                 server,
             )
+            if row is None:
+                raise Closed(await connection.fetchval(self._queries["closed_reason"], self.shard))
             self._require_replicated(connection)
         return _head_of(row)
 

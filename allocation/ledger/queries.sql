@@ -33,9 +33,10 @@ FROM
 -- name: take_over
 -- Raise the epoch of shard $1 above its own and above $4: from this commit on nobody who holds an older one can
 -- append. On a restored ledger the gate may know a higher epoch than the head does.
+-- A shard that was closed is not to be had.
 UPDATE shard_head
 SET epoch = greatest(epoch, $4) + 1, run_id = $2, replication_id = $3, taken_on = $5, taken_at = now()
-WHERE shard = $1
+WHERE shard = $1 AND closed_reason IS NULL
 RETURNING epoch, last_sequence, last_hash, run_id, replication_id, taken_on;
 
 -- name: read
@@ -123,3 +124,30 @@ DELETE FROM checkpoint
 WHERE shard = $1 AND sequence NOT IN (
     SELECT sequence FROM checkpoint WHERE shard = $1 ORDER BY sequence DESC LIMIT $2
 );
+
+-- name: closed_reason
+-- Why shard $1 was closed; NULL where it is open.
+SELECT closed_reason FROM shard_head WHERE shard = $1;
+
+-- name: close_shard
+-- Close shard $1: whoever appends holds an older epoch from here on. The one in between is for the gate alone, so
+-- that nobody finds it at the epoch of the head.
+UPDATE shard_head SET epoch = epoch + 2, closed_reason = $2
+WHERE shard = $1 AND closed_reason IS NULL
+RETURNING epoch - 1;
+
+-- name: reopen_shard
+-- Let shard $1 be taken over again.
+UPDATE shard_head SET closed_reason = NULL
+WHERE shard = $1 AND closed_reason IS NOT NULL
+RETURNING shard;
+
+-- name: take_turn
+-- Whether this connection may verify shard $1; one at a time may, until it ends.
+SELECT pg_try_advisory_lock(7263, $1);
+
+-- name: record_drift
+-- What was found at sequence $2 of shard $1: fields that the gate tells otherwise than the ledger.
+INSERT INTO drift (shard, sequence, key, field, gate, ledger)
+SELECT $1, $2, found.key, found.field, found.gate, found.ledger
+FROM unnest($3::text[], $4::text[], $5::text[], $6::text[]) AS found (key, field, gate, ledger);

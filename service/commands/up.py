@@ -4,20 +4,27 @@ import asyncio
 import os
 import secrets
 import signal
+import sys
+from contextlib import suppress
 from pathlib import Path
 
 import click
 import uvloop
 
+from allocation.errors import Closed, LedgerUnavailable
+from allocation.ledger.postgres_findings import PostgresFindings
 from service.embedded.errors import StartError
 from service.embedded.files import write_whole
 from service.embedded.ports import require_free
 from service.embedded.processes import stop_with_parent
 from service.embedded.servers import EmbeddedServers, embedded_servers
+from service.embedded.watcher import Watcher
+from service.engine import SHARD
 from service.main import serve
 from service.settings import Settings
 
 KEY_FILE_NAME = "development_key"
+REOPENED_LOOK_SECONDS = 1.0
 
 
 @click.command()
@@ -41,17 +48,58 @@ def _run(settings: Settings, servers: EmbeddedServers) -> None:
 
 
 async def _serve(settings: Settings, servers: EmbeddedServers) -> None:
-    watch = asyncio.create_task(servers.keep_running())
+    watcher = Watcher(servers.redis_url, servers.database_url, servers.data_dir)
+    beside = [asyncio.create_task(servers.keep_running())]
+    if settings.verify_seconds > 0:
+        beside.append(asyncio.create_task(watcher.keep_running()))
     try:
-        await serve(
-            settings,
-            redis_url=servers.redis_url,
-            database_url=servers.database_url,
-            development_key=_development_key(settings, servers.data_dir),
-            demo=settings.demo,
-        )
+        await _serve_unless_closed(settings, servers)
     finally:
-        watch.cancel()
+        for task in beside:
+            task.cancel()
+        watcher.stop()
+
+
+async def _serve_unless_closed(settings: Settings, servers: EmbeddedServers) -> None:
+    while True:
+        try:
+            await serve(
+                settings,
+                redis_url=servers.redis_url,
+                database_url=servers.database_url,
+                development_key=_development_key(settings, servers.data_dir),
+                demo=settings.demo,
+            )
+        except Closed as closed:
+            # Without the servers nobody could look at the ledger, mend it, and open the shard again.
+            stopping = _stop_event()
+            sys.stderr.write(f"ringfence: {closed}\n")
+            if not await _is_reopened(servers.database_url, stopping):
+                return
+        else:
+            return
+
+
+def _stop_event() -> asyncio.Event:
+    stopping = asyncio.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    return stopping
+
+
+async def _is_reopened(database_url: str, stopping: asyncio.Event) -> bool:
+    """Wait until the shard is open again, or until this process is told to stop."""
+    findings = PostgresFindings(database_url, SHARD)
+    try:
+        while not stopping.is_set():
+            with suppress(TimeoutError):
+                await asyncio.wait_for(stopping.wait(), REOPENED_LOOK_SECONDS)
+            with suppress(LedgerUnavailable):
+                if await findings.closed_reason() is None:
+                    return not stopping.is_set()
+        return False
+    finally:
+        await findings.close()
 
 
 def _development_key(settings: Settings, data_dir: Path) -> str:

@@ -21,7 +21,7 @@ def verify() -> None:
         click.echo(f"Entry {over.sequence} ({over.subject}): {over.units} of {over.sku} oversold.")
     if found.differences:
         print_table(
-            ("SKU", "STORE", "FIGURE", "COUNTED", "FOUND"),
+            ("SKU OR FIELD", "STORE", "FIGURE", "COUNTED", "FOUND"),
             [
                 (each.sku, each.store, each.figure, each.counted, each.found)
                 for each in found.differences[:SHOWN_MAX]
@@ -39,4 +39,4 @@ async def _verify() -> Audit:
     settings = read_settings()
     async with reached_engine(settings, addresses(settings)) as engine:
         with Progress("Reading the ledger") as progress:
-            return await audit(engine.gate, engine.ledger, progress.show)
+            return await audit(engine.gate, engine.ledger, progress.show, engine.reads)

@@ -48,6 +48,20 @@ def start_process(  # noqa: PLR0913
     )
 
 
+def dies_with_parent(number: signal.Signals) -> Callable[[], None] | None:
+    """Give what a child must do before it begins, so that the end of the calling thread sends it a signal."""
+    if sys.platform != "linux":
+        return None
+    parent, prctl = os.getpid(), _libc_prctl()
+
+    def ask_kernel() -> None:
+        prctl(PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os._exit(1)
+
+    return ask_kernel
+
+
 def stop_with_parent() -> None:
     """Receive SIGTERM when the process that started this one ends, even by SIGKILL."""
     parent = os.getppid()
@@ -70,20 +84,6 @@ def stop_process(process: subprocess.Popen[bytes], steps: Sequence[tuple[int, fl
 def _environment() -> dict[str, str]:
     kept = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {**kept, "LC_ALL": "C", "TZ": "UTC"}
-
-
-def dies_with_parent(number: signal.Signals) -> Callable[[], None] | None:
-    """Give what a child calls before its program begins, to receive a signal when the calling thread ends."""
-    if sys.platform != "linux":
-        return None
-    parent, prctl = os.getpid(), _libc_prctl()
-
-    def ask_kernel() -> None:
-        prctl(PR_SET_PDEATHSIG, number)
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return ask_kernel
 
 
 def _libc_prctl() -> Callable[[int, int], int]:
