@@ -3,10 +3,11 @@ BOOTSTRAP = $(PYTHON) tools/bootstrap.py
 BIN = .venv/bin
 TEST ?=
 ARGS ?=
+SEED ?= 1
 FILE ?= ../shared/data/online-retail.csv.gz
 
 .DEFAULT_GOAL := help
-.PHONY: run test check bench replay lock clean help runtime dev
+.PHONY: run test check bench chaos simulate replay lock clean help runtime dev
 
 run: runtime ## Set up what is missing and serve on 127.0.0.1:8080; Ctrl-C stops everything
 	@RINGFENCE_EXIT_WITH_PARENT=1 exec $(BIN)/ringfence up $(ARGS)
@@ -22,6 +23,12 @@ check: dev ## Formatting, lint, types and the direction of imports
 
 bench: runtime ## Run the benchmarks (ARGS=... is passed on)
 	@exec $(BIN)/ringfence bench $(ARGS)
+
+chaos: dev ## Break what three services stand on, and check what came of it (SEED=1, ARGS=...)
+	@PYTHONPATH=tests exec $(BIN)/python -m chaos run --seed $(SEED) $(ARGS)
+
+simulate: dev ## Run many seeds of the simulated engine (ARGS="FIRST --count N")
+	@PYTHONPATH=tests exec $(BIN)/python -m simulation $(or $(ARGS),0 --count 20000)
 
 replay: runtime ## Sell a year of real orders, then audit what came of it (FILE=..., ARGS=... is passed on)
 	@exec $(BIN)/ringfence replay $(FILE) $(ARGS)

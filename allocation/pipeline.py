@@ -166,7 +166,7 @@ class Pipeline:
         return answer
 
     def _admit(self, command: Command) -> None:
-        if self.verified is None:
+        if self.verified is None or self.broken.done():
             raise GateUnverified
         ends_hold = isinstance(command, _EndOfHold)
         waiting_max = self.limits.waiting_ends_max if ends_hold else self.limits.waiting_max
@@ -282,8 +282,10 @@ class Pipeline:
         self.verified = verified
 
     def _note_closed(self, fault: EngineError) -> None:
-        if type(fault) is not type(self.closed_by):
-            _LOGGER.error("The shard is closed until it can be verified.", exc_info=fault)
+        # A server that is away comes back; anything else needs a person, once and not every second.
+        passing = isinstance(fault, GateUnverified | LedgerUnavailable | Fenced)
+        if not passing and type(fault) is not type(self.closed_by):
+            _LOGGER.error("The shard is closed, %s: %s", type(fault).__name__, fault)
         self.closed_by = fault
 
     async def _watch_forever(self) -> None:
@@ -311,3 +313,7 @@ class Pipeline:
             return
         fault = None if task.cancelled() else task.exception()
         self.broken.set_exception(fault or AssertionError("Bug: a loop of the pipeline has ended."))
+        # Nobody else would answer them, and the process cannot end while they wait.
+        self._lose_gate()
+        fail(self._sent, OutcomeUnknown())
+        self._commit.fail_older(float("inf"), OutcomeUnknown())

@@ -109,7 +109,9 @@ async def _require_whole_ledger(gate: Gate, ledger: Ledger) -> None:
             return
         earlier, head = head, await ledger.head()
         if head == earlier:
-            raise LedgerRewound
+            raise LedgerRewound(
+                f"The gate has entry {state[1]}, the ledger ends at {head.last_sequence}."
+            )
         # Another process has appended, and trimmed the journal, between our looks.
 
 

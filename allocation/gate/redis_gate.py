@@ -20,7 +20,8 @@ from allocation.ports import Batch, BatchHead, Decision, Identity
 
 OVERDUE_PER_CALL_MAX = 128
 SOCKET_TIMEOUT_SECONDS = 5.0
-_FAULTS = (RedisError, OSError, TimeoutError)
+# uvloop has no better word than RuntimeError for a connection that was closed under the client.
+FAULTS = (RedisError, OSError, TimeoutError, RuntimeError)
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -73,7 +74,7 @@ class RedisGate:
                 await self._redis.info("replication"),
             )
             seconds, microseconds = await self._redis.time()
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise GateUnverified from fault
         _require_noeviction(memory)
         if replication["role"] != "master":
@@ -88,7 +89,7 @@ class RedisGate:
         """
         try:
             memory: dict[str, Any] = await self._redis.info("memory")
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise GateUnverified from fault
         _require_noeviction(memory)
         return memory["used_memory"] / memory["maxmemory"] if memory["maxmemory"] else 0.0
@@ -118,7 +119,7 @@ class RedisGate:
             if "XADD" in str(error):
                 raise Fenced from error
             raise GateUnverified from error
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise GateUnverified from fault
         head = _decode_head(header)
         if head.status is not Status.DECIDED:
@@ -146,7 +147,7 @@ class RedisGate:
         """Read what the journal still has after a sequence, oldest first."""
         try:
             rows: list[tuple[bytes, dict[bytes, bytes]]] = await self._redis.xrange(self._keys[7])
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise GateUnverified from fault
         # Each item of the stream is one call: its entries, by sequence.
         entries = [(int(sequence), body) for _, item in rows for sequence, body in item.items()]
@@ -158,7 +159,7 @@ class RedisGate:
             epoch, sequence, last_hash = await self._redis.hmget(
                 self._keys[0], ["epoch", "sequence", "hash"]
             )
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise GateUnverified from fault
         if epoch is None:
             return None
@@ -168,7 +169,7 @@ class RedisGate:
         """Give the highest epoch that has opened this gate or begun to load it; 0 for none."""
         try:
             epochs = await self._redis.hmget(self._keys[0], ["epoch", "loading"])
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise GateUnverified from fault
         return max(int(epoch or 0) for epoch in epochs)
 
@@ -178,7 +179,7 @@ class RedisGate:
             scanned: tuple[int, dict[bytes, bytes]] = await self._redis.hscan(
                 self._keys[1], cursor, count=count
             )
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise GateUnverified from fault
         return scanned
 
@@ -187,7 +188,7 @@ class RedisGate:
         call = (f"load_{version()}", len(self._keys), *self._keys, step, epoch, *arguments)
         try:
             answer: bytes = await self._redis.execute_command("FCALL", *call)
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise GateUnverified from fault
         return answer == str(epoch).encode()
 

@@ -5,16 +5,15 @@ from collections.abc import Sequence
 from typing import Any
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
 
 from allocation.errors import GateUnverified
 from allocation.gate.keys import shard_keys
+from allocation.gate.redis_gate import FAULTS
 from allocation.ports import KeyUnreadableError, Moment
 
 TIMEOUT_SECONDS = 5.0
 # By the number of the key, which counts from 1 as the functions do: 2 to 5 are hashes.
 SORTED_SETS = (6, 7)
-_FAULTS = (RedisError, OSError, TimeoutError)
 
 
 class RedisReads:
@@ -70,7 +69,7 @@ class RedisReads:
         try:
             async with asyncio.timeout(TIMEOUT_SECONDS):
                 position, clock, found = await self._transaction(command)
-        except _FAULTS as fault:
+        except FAULTS as fault:
             await self.close()
             raise GateUnverified from fault
         except BaseException:

@@ -1,0 +1,127 @@
+"""What there is to sell, and what clients know of each other's reservations."""
+
+import time
+from collections import deque
+from datetime import UTC, datetime
+from random import Random
+from typing import Any
+
+from msgspec import Struct
+
+LOCATIONS = ("NORTH", "SOUTH")
+CHANNEL = "web"
+HOT_SKUS, COLD_SKUS = 8, 40
+HOT_UNITS, COLD_UNITS = (1, 20), 1_000
+HOT_SHARE, CART_SHARE, SAME_SKU_SHARE, PINNED_SHARE = 0.7, 0.2, 0.3, 0.1
+SHORT_SECONDS, LONG_SECONDS = (1, 2, 3), (60, 300, 900)
+SHORT_SHARE = 0.3
+REMEMBERED = 150
+GRANTED_SHARE = 0.8
+
+
+class Reserved(Struct, frozen=True):
+    """A reservation that somebody asked for."""
+
+    key: str
+    body: dict[str, Any]
+
+
+class Market:
+    """The catalogue, and the newest reservations and orders, shared by all clients."""
+
+    def __init__(self, seed: int) -> None:
+        self._luck = Random(f"{seed}/market")  # noqa: S311 - chance, no secret
+        self.hot = [f"HOT-{number}" for number in range(HOT_SKUS)]
+        self.cold = [f"COLD-{number}" for number in range(COLD_SKUS)]
+        self._asked: deque[Reserved] = deque(maxlen=REMEMBERED)
+        self._granted: deque[Reserved] = deque(maxlen=REMEMBERED)
+        self._orders: deque[dict[str, Any]] = deque(maxlen=REMEMBERED)
+        # What the warehouse has sent, some of it twice, and nobody has delivered yet.
+        self._outbox: list[dict[str, Any]] = []
+        self._events = 0
+
+    def opening(self) -> list[tuple[str, str, str, str, Any]]:
+        """Give the operations that open the shop, in their order."""
+        wishes: list[tuple[str, str, str, str, Any]] = [
+            ("configure", code, "PUT", f"/v1/locations/{code}", {}) for code in LOCATIONS
+        ]
+        channel = {"locations": list(LOCATIONS)}
+        wishes.append(("configure", CHANNEL, "PUT", f"/v1/channels/{CHANNEL}", channel))
+        for sku in (*self.hot, *self.cold):
+            wishes.append(("configure", sku, "PUT", f"/v1/skus/{sku}", {}))
+            units = self._luck.randint(*HOT_UNITS) if sku in self.hot else COLD_UNITS
+            north = self._luck.randint(0, units)
+            lines = [_line(sku, north, "NORTH"), _line(sku, units - north, "SOUTH")]
+            event = self._movement("receipt", [line for line in lines if line["quantity"]])
+            wishes.append(("move", event["event_id"], "POST", "/v1/movements", event))
+        return wishes
+
+    def note_asked(self, key: str, body: dict[str, Any]) -> None:
+        self._asked.append(Reserved(key, body))
+
+    def note(self, body: dict[str, Any] | None, answer: dict[str, Any]) -> None:
+        """Learn of a hold or an order from the answer that told of it."""
+        if answer["state"] == "committed":
+            self._orders.append(answer)
+        elif body is not None and "lines" in body:
+            self._granted.append(Reserved(answer["reservation_id"], body))
+
+    def some_sku(self, luck: Random) -> str:
+        return luck.choice(self.hot if luck.random() < HOT_SHARE else self.cold)
+
+    def some_reservation(self, luck: Random) -> Reserved | None:
+        """Pick one that was asked for lately, by whomever: more often one that is known to be held."""
+        known = self._granted if luck.random() < GRANTED_SHARE else self._asked
+        return luck.choice(known) if known else None
+
+    def some_cart(self, luck: Random) -> dict[str, Any]:
+        """Draw what a shopper wants to hold."""
+        count = luck.randint(2, 4) if luck.random() < CART_SHARE else 1
+        lines = [_line(self.some_sku(luck), luck.randint(1, 3)) for _ in range(count)]
+        if count > 1 and luck.random() < SAME_SKU_SHARE:
+            lines[-1] = _line(lines[0]["sku"], luck.randint(1, 3))
+        if luck.random() < PINNED_SHARE:
+            lines[0]["location"] = luck.choice(LOCATIONS)
+        seconds = SHORT_SECONDS if luck.random() < SHORT_SHARE else LONG_SECONDS
+        return {"channel": CHANNEL, "lines": lines, "ttl_seconds": luck.choice(seconds)}
+
+    def next_movement(self, luck: Random) -> dict[str, Any]:
+        """Deliver one thing that the warehouse sent: out of order, and some of it again."""
+        if len(self._outbox) < 4:
+            for _ in range(6):
+                event = self._draw_movement(luck)
+                self._outbox += [event] * luck.choice((1, 1, 2, 3))
+            luck.shuffle(self._outbox)
+        return self._outbox.pop()
+
+    def _draw_movement(self, luck: Random) -> dict[str, Any]:
+        kind = luck.choices(("receipt", "adjustment", "count", "shipment"), (6, 2, 1, 3))[0]
+        moment = _moment(time.time() - luck.uniform(0, 3))
+        sku, place = self.some_sku(luck), luck.choice(LOCATIONS)
+        if kind == "shipment" and self._orders:
+            order = luck.choice(self._orders)
+            fields = {"reservation_id": order["reservation_id"], "occurred_at": moment}
+            return self._movement("shipment", order["lines"], **fields)
+        if kind == "adjustment":
+            change = luck.choice((-2, -1, 1, 2, 3))
+            return self._movement(kind, [_line(sku, change, place)], occurred_at=moment)
+        if kind == "count":
+            units = luck.randint(0, HOT_UNITS[1]) if sku in self.hot else COLD_UNITS
+            return self._movement(kind, [_line(sku, units, place)], as_of=moment)
+        return self._movement(
+            "receipt", [_line(sku, luck.randint(1, 6), place)], occurred_at=moment
+        )
+
+    def _movement(self, kind: str, lines: list[dict[str, Any]], **fields: str) -> dict[str, Any]:
+        self._events += 1
+        event = f"event-{self._events}"
+        return {"source": "wms", "event_id": event, "kind": kind, "lines": lines, **fields}
+
+
+def _line(sku: str, quantity: int, location: str | None = None) -> dict[str, Any]:
+    line: dict[str, Any] = {"sku": sku, "quantity": quantity}
+    return line if location is None else line | {"location": location}
+
+
+def _moment(seconds: float) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
