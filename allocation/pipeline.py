@@ -274,7 +274,7 @@ class Pipeline:
             await asyncio.sleep(self.limits.retry_seconds)
         verified = await verify(self._gate, self._ledger)
         if verified.gate_sequence < self._commit.durable_sequence:
-            raise StaleProcess("An operator has accepted that the ledger lost entries.")
+            raise StaleProcess("The ledger lost entries that this process has told of.")
         self.take_overs += verified.took_over
         self.closed_by = None
         self._commit.begin(verified.head)

@@ -125,8 +125,11 @@ async def _take_over(gate: Gate, ledger: Ledger, identity: Identity) -> Verified
     head = await _raise_epoch(gate, ledger, identity)
     head = await _append_what_chains(gate, ledger, head)
     armed = await gate.load_step("arm", head.epoch, head.last_sequence, head.last_hash)
-    if not armed and not await replay_tail(gate, ledger, head):
-        await rebuild(gate, ledger, head)
+    if not armed:
+        # A process that has noticed nothing yet may have trimmed, between our looks, what it knew as durable.
+        await _require_whole_ledger(gate, ledger)
+        if not await replay_tail(gate, ledger, head):
+            await rebuild(gate, ledger, head)
     return Verified(identity, head, head.last_sequence, head.last_hash, took_over=True)
 
 

@@ -27,7 +27,8 @@ from allocation.gate.keys import shard_keys
 from allocation.gate.redis_gate import RedisGate
 from allocation.ledger import postgres_ledger
 from allocation.outcomes import Outcome
-from allocation.takeover import take_over_and_rebuild
+from allocation.ports import Head
+from allocation.takeover import take_over_and_rebuild, verify
 from service.bootstrap import migrate_database
 from service.embedded.credentials import load_credentials
 from service.embedded.placement import place
@@ -167,6 +168,36 @@ async def test_a_ledger_that_lost_more_than_the_journal_has(
         assert (await restarted.do(hold("r4")))[0].outcome is Outcome.HELD
         assert (await restarted.do(hold("r0")))[0].outcome is Outcome.REPLAYED
     await audited_sequence(database_url)
+
+
+async def test_a_journal_that_is_trimmed_during_a_take_over(
+    shard: Shard, operator: asyncpg.Connection, redis: Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A process that has noticed nothing may trim what another has just found there; then the shard is closed."""
+    await shard.do(hold("r1"))
+    before = await shard.ledger.head()
+    assert shard.pipeline.verified is not None
+    identity = shard.pipeline.verified.identity
+    await lose_entries(operator, 1)
+    take_over = shard.ledger.take_over
+
+    async def take_over_late(run_id: str, replication_id: str, above_epoch: int) -> Head:
+        await shard.gate.decide(before.epoch, identity, [hold("late")], before.last_sequence)
+        # As Redis trims by itself once the stream is longer.
+        await redis.xtrim(
+            JOURNAL, minid=f"{before.epoch}-{before.last_sequence + 1}", approximate=False
+        )
+        return await take_over(run_id, replication_id, above_epoch)
+
+    monkeypatch.setattr(shard.ledger, "take_over", take_over_late)
+    await operator.execute("UPDATE shard_head SET taken_on = 'another server'")
+    with pytest.raises(LedgerRewound):
+        await verify(shard.gate, shard.ledger)
+    with pytest.raises(LedgerRewound):
+        await verify(shard.gate, shard.ledger)
+    state = await shard.gate.present_state()
+    assert state is not None
+    assert state[:2] == (before.epoch, before.last_sequence + 1)
 
 
 @pytest.mark.usefixtures("shard")

@@ -20,10 +20,10 @@ from allocation.commands import (
     Release,
     Reserve,
 )
+from allocation.folding import STOCK_KEY, FoldedState
 from allocation.journal import GENESIS_HASH, Entry, chain, decode_entry
 from allocation.outcomes import Kind, Outcome, State
 from allocation.ports import Head
-from allocation.rebuild import STOCK_KEY, FoldedState
 
 if TYPE_CHECKING:
     from simulation.world import World
@@ -60,13 +60,17 @@ class _Still:
         return [(number, *self._postgres.rows[number]) for number in numbers[:limit]]
 
 
-async def check_all(world: "World") -> list[str]:
-    """Give everything that is wrong with the run; nothing where it is right."""
+async def check_all(world: "World", answered: list[Operation] | None = None) -> list[str]:
+    """Give everything that is wrong with the run; nothing where it is right.
+
+    `answered` are the operations whose answers must stand; all of them where it is missing.
+    """
+    answered = world.operations if answered is None else answered
     postgres, redis = world.postgres, world.redis
     found = list(_whole(postgres))
     if found:
         # What does not chain cannot be read further.
-        return found + list(_answers_kept(world.operations, postgres))
+        return found + list(_answers_kept(answered, postgres))
     still = _Still(redis, postgres)
     audited = await audit(still, still)
     found += [f"audit: {broken}" for broken in audited.breaks]
@@ -75,9 +79,9 @@ async def check_all(world: "World") -> list[str]:
     entries = [decode_entry(postgres.rows[number][1]) for number in sorted(postgres.rows)]
     found += _gate_is_fold(redis, postgres)
     found += _model_agrees(entries, world.operations)
-    found += _answers_kept(world.operations, postgres)
+    found += _answers_kept(answered, postgres)
     found += _failed_did_nothing(entries, world.operations)
-    found += _real_time_order(world.operations)
+    found += _real_time_order(answered)
     found += _nothing_dropped(world.decided, postgres)
     return found
 

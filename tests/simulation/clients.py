@@ -84,6 +84,13 @@ class Clients:
             if not operation.is_definite:
                 await self.until_ok(operation)
 
+    async def ask_each(self, command: Command) -> list[str]:
+        """Ask every process for one command, and give the verdicts."""
+        operation = self._operation("asker", command)
+        for process in self._processes:
+            await self._attempt(operation, process)
+        return [attempt.verdict for attempt in operation.attempts]
+
     async def until_ok(self, operation: Operation) -> None:
         """Repeat an operation until it has an answer."""
         while operation.decision is None:
@@ -125,8 +132,8 @@ class Clients:
             wanted = tuple(Wanted(each, 1) for each in SKUS)
         return Reserve(key, "", channel, ttl_ms, partial=False, replaces="", lines=wanted)
 
-    async def _attempt(self, operation: Operation) -> None:
-        process = self._random.choice(self._processes)
+    async def _attempt(self, operation: Operation, process: Process | None = None) -> None:
+        process = process or self._random.choice(self._processes)
         attempt = Attempt(process.name, self._loop.time())
         operation.attempts.append(attempt)
         label = f"#{operation.number} {type(operation.command).__name__}"

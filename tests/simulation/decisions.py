@@ -19,11 +19,11 @@ from allocation.commands import (
     Release,
     Reserve,
 )
+from allocation.folding import CONFIGURATION_KEY, EVENTS_KEY, RESERVATIONS_KEY, STOCK_KEY
 from allocation.journal import EventRecord, chain
 from allocation.model import Channel, Line, Location, Reservation, Shortage, Stock
 from allocation.outcomes import Kind, Outcome, State
 from allocation.ports import Decision
-from allocation.rebuild import CONFIGURATION_KEY, EVENTS_KEY, RESERVATIONS_KEY, STOCK_KEY
 
 RETENTION_MS, EVENT_RETENTION_MS = 7 * 86_400_000, 14 * 86_400_000
 MOVES_KEPT_MS = 30 * 86_400_000

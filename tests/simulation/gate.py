@@ -8,7 +8,7 @@ import msgspec
 from simulation.decisions import Call
 from simulation.loop import SimulationLoop
 from simulation.network import ConnectionLostError, Note, Server
-from simulation.store import JournalRefusedError, Store
+from simulation.store import Arguments, JournalRefusedError, Store
 
 from allocation.errors import Fenced, GateUnverified
 from allocation.outcomes import Status
@@ -66,6 +66,7 @@ class RedisServer(Server):
             call.sequence,
             call.hash,
             call.swept_all,
+            self.now_ms(),
         )
         return Batch(head, decisions, call.entries)
 
@@ -102,7 +103,7 @@ class RedisServer(Server):
         store.write(call.changed)
         for forget, member in call.moves:
             if forget:
-                store.moves = {kept for kept in store.moves if not forget <= kept < member}
+                store.forget_moves(forget, member)
             else:
                 store.moves.add(member)
 
@@ -111,10 +112,10 @@ class RedisServer(Server):
         if self.random.random() < 0.7:
             self.store.trim_journal(epoch, durable)
 
-    def load_step(self, step: str, epoch: int, arguments: tuple[str | bytes | int, ...]) -> bool:
+    def load_step(self, step: str, epoch: int, arguments: Arguments) -> bool:
         """Do one step of a take-over."""
         self.snapshot()
-        return self.store.load_step(self.identity, step, epoch, arguments)
+        return self.store.load_step(step, epoch, arguments)
 
     def snapshot(self) -> None:
         """Remember the data as they are, before they change."""
@@ -133,6 +134,7 @@ class SimulatedGate:
 
     def __init__(self, caller: str, server: RedisServer) -> None:
         self.caller, self.server = caller, server
+        self.on_step: Callable[[str], None] = lambda _step: None
 
     async def prepare(self) -> Identity:
         return await self._ask("prepare", lambda server: server.identity)
@@ -166,10 +168,16 @@ class SimulatedGate:
     async def present_state(self) -> tuple[int, int, str] | None:
         return await self._ask("state", lambda server: _state(server.store))
 
+    async def newest_epoch(self) -> int:
+        return await self._ask("newest epoch", lambda server: server.store.newest_epoch)
+
     async def load_step(self, step: str, epoch: int, *arguments: str | bytes | int) -> bool:
-        return await self._ask(
+        done = await self._ask(
             f"load {step}", lambda server: server.load_step(step, epoch, arguments)
         )
+        if done:
+            self.on_step(step)
+        return done
 
     async def _ask(self, what: str, act: Callable[[RedisServer], Result]) -> Result:
         server = self.server

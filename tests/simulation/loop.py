@@ -8,13 +8,15 @@ nothing is ready.
 
 import asyncio
 import heapq
+import sys
 from collections import deque
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncGenerator, Callable, Coroutine
 from contextvars import Context, ContextVar, copy_context
 from random import Random
 from typing import Any, TypeVar
 
 Result = TypeVar("Result")
+CLOSINGS_MAX = 10
 
 
 class Lane:
@@ -164,6 +166,9 @@ class SimulationLoop(asyncio.AbstractEventLoop):
     def run(self, work: Coroutine[Any, Any, Result], seconds_max: float) -> Result:
         """Run until `work` is done. Raises StuckError when that takes more virtual time than given."""
         asyncio._set_running_loop(self)
+        hooks = sys.get_asyncgen_hooks()
+        # What was killed is never gone on with, not even to tidy up.
+        sys.set_asyncgen_hooks(None, _let_be)
         try:
             main = self.create_task(work)
             while not main.done():
@@ -172,6 +177,7 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         finally:
             asyncio._set_running_loop(None)
             self._forget()
+            sys.set_asyncgen_hooks(*hooks)
 
     def _step(self, seconds_max: float) -> None:
         if not self._active:
@@ -227,9 +233,23 @@ class SimulationLoop(asyncio.AbstractEventLoop):
         for task in self._tasks:
             task._log_destroy_pending = False
             if not task.done():
-                task.get_coro().close()
+                _close(task.get_coro())
             elif not task.cancelled():
                 task.exception()
         self._tasks.clear()
         self._timers.clear()
         self._active.clear()
+
+
+def _let_be(_generator: AsyncGenerator[Any, Any]) -> None:
+    return
+
+
+def _close(work: Any) -> None:
+    # What tidies up with an await of its own refuses to end there, once for each such await.
+    for _ in range(CLOSINGS_MAX):
+        try:
+            work.close()
+        except RuntimeError:
+            continue
+        return

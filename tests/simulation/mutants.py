@@ -13,14 +13,16 @@ import msgspec
 from simulation.decisions import Call
 from simulation.gate import RedisServer, SimulatedGate
 from simulation.ledger import SimulatedLedger, SimulatedPostgres
-from simulation.world import Build
+from simulation.promotion import PromotionWorld
+from simulation.store import Arguments
+from simulation.world import Build, World
 
 from allocation.errors import Fenced, GateUnverified, LedgerUnavailable
 from allocation.group_commit import GroupCommit, Waiting, answer, fail
 from allocation.journal import chain
 from allocation.outcomes import Outcome, Status
 from allocation.pipeline import Pipeline
-from allocation.ports import Batch, Decision, Head, Identity
+from allocation.ports import Batch, Decision, Head, Identity, Part
 
 
 class _NoCompareAndSet(SimulatedPostgres):
@@ -193,12 +195,13 @@ class _TrimsByLength(RedisServer):
         del self.store.journal[:-1]
 
 
-class _LoadsAnywhere(RedisServer):
-    """M16: what was loaded on one server is gone on with on another, which may lack the half of it."""
+class _OpensUncounted(RedisServer):
+    """M16: a load that went on on another server is opened, though the half of it may be missing there."""
 
-    def load_step(self, step: str, epoch: int, arguments: tuple[str | bytes | int, ...]) -> bool:
-        if self.store.loading_at is not None:
-            self.store.loading_at = self.identity
+    def load_step(self, step: str, epoch: int, arguments: Arguments) -> bool:
+        if step == "open":
+            *state, _steps = arguments
+            arguments = (*state, self.store.loaded)
         return super().load_step(step, epoch, arguments)
 
 
@@ -221,6 +224,35 @@ class _NeverVerifiesAgain(Pipeline):
         await asyncio.Event().wait()
 
 
+class _HoldsNothing(SimulatedGate):
+    """M19: nobody looks what the gate holds before it is made anew from the ledger."""
+
+    async def present_state(self) -> tuple[int, int, str] | None:
+        return None
+
+
+class _LooksOnce(SimulatedGate):
+    """M20: what the gate holds is not looked at again under the new epoch before it is made anew."""
+
+    looks_away = False
+
+    async def load_step(self, step: str, epoch: int, *arguments: str | bytes | int) -> bool:
+        done = await super().load_step(step, epoch, *arguments)
+        self.looks_away = step == "arm" and not done
+        return done
+
+    async def present_state(self) -> tuple[int, int, str] | None:
+        looks_away, self.looks_away = self.looks_away, False
+        return None if looks_away else await super().present_state()
+
+
+class _BelievesCheckpoints(SimulatedLedger):
+    """M21: a part of a checkpoint is loaded as it is read, whatever was written."""
+
+    def is_undamaged(self, _part: Part, _expected: str) -> bool:
+        return True
+
+
 MUTANTS: dict[str, Build] = {
     "M1": Build(postgres=_NoCompareAndSet),
     "M2": Build(postgres=_ConflictsSwallowed),
@@ -233,7 +265,12 @@ MUTANTS: dict[str, Build] = {
     "M11": Build(redis=_JournalLast),
     "M14": Build(pipeline=_UnknownIsNotDone),
     "M15": Build(redis=_TrimsByLength),
-    "M16": Build(redis=_LoadsAnywhere),
+    "M16": Build(redis=_OpensUncounted),
     "M17": Build(redis=_Oversells),
     "M18": Build(pipeline=_NeverVerifiesAgain),
+    "M19": Build(gate=_HoldsNothing),
+    "M20": Build(gate=_LooksOnce),
+    "M21": Build(ledger=_BelievesCheckpoints),
 }
+# Those that only a ledger shows that has lost its end.
+WORLDS: dict[str, type[World]] = {"M19": PromotionWorld, "M20": PromotionWorld}

@@ -24,9 +24,9 @@ class Nemesis:
         self.done: list[str] = []
         self._servers = [world.postgres, world.redis]
 
-    async def rage(self) -> None:
-        """Do a few faults, some at the same time."""
-        faults: tuple[Fault, ...] = (
+    def faults(self) -> tuple[Fault, ...]:
+        """Name what may happen, some more often than other."""
+        return (
             self.process_crashes,
             self.process_crashes,
             self.process_sleeps,
@@ -53,8 +53,11 @@ class Nemesis:
             self.ledger_lags,
             self.ledger_lags,
         )
+
+    async def rage(self) -> None:
+        """Do a few faults, some at the same time."""
         self._world.redis.overdue_max = self._random.choice((1, 3, 128))
-        chosen = self._random.choices(faults, k=self._random.randint(2, 7))
+        chosen = self._random.choices(self.faults(), k=self._random.randint(2, 7))
         # Faults that come together find what faults that come alone do not.
         together = self._random.random() < 0.6
         centre = self._random.random() * RAGE_SECONDS

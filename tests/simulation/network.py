@@ -38,7 +38,8 @@ class Server:
         self.name, self.up, self.frozen = name, True, False
         self.weather = Weather(0.001)
         self.loop, self.random, self.note = loop, random, note
-        self._incarnation = 0
+        # Every end of the server ends its connections.
+        self.incarnation = 0
         self._held: list[Callable[[], None]] = []
         self.context = loop.context_of(Lane(name))
 
@@ -46,7 +47,7 @@ class Server:
         self, caller: str, what: str, act: Callable[[], Result]
     ) -> Result:
         """Have something done, at once and undivided, and give what came of it. Raises ConnectionLostError."""
-        loop, incarnation = self.loop, self._incarnation
+        loop, incarnation = self.loop, self.incarnation
         reply = loop.create_future()
         way, back, fate = self._draw()
         act_at_server: Callable[[], Any] = act
@@ -62,7 +63,7 @@ class Server:
             loop.call_later(seconds, finish, None, ConnectionLostError())
 
         def work() -> None:
-            if not self.up or incarnation != self._incarnation:
+            if not self.up or incarnation != self.incarnation:
                 lose(back)
                 return
             try:
@@ -79,7 +80,7 @@ class Server:
             if fate == "call lost":
                 self.note(caller, self.name, what, fate)
                 lose(back)
-            elif self.frozen and self.up and incarnation == self._incarnation:
+            elif self.frozen and self.up and incarnation == self.incarnation:
                 self._held.append(work)
             else:
                 work()
@@ -107,7 +108,7 @@ class Server:
     def kill(self) -> None:
         """End at once: what is on its way is lost, and what was done may not be heard of."""
         self.up = False
-        self._incarnation += 1
+        self.incarnation += 1
         self.thaw()
 
     def start(self) -> None:

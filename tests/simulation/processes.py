@@ -9,10 +9,12 @@ from simulation.ledger import SimulatedLedger
 from simulation.loop import Lane, SimulationLoop
 from simulation.network import Note
 
+from allocation.checkpoints import write_checkpoint
 from allocation.commands import Command
-from allocation.errors import Diverged, EngineError, NothingDone, Unsuitable
+from allocation.errors import Diverged, EngineError, LedgerRewound, NothingDone, Unsuitable
 from allocation.pipeline import Limits, Pipeline
 from allocation.ports import Decision
+from allocation.rebuild import fold
 
 RESTART_SECONDS = 0.1
 Reply = Callable[[str, str, Decision | None], None]
@@ -37,6 +39,10 @@ class Process:
         self.pipeline: Pipeline | None = None
         # What ended a loop of the pipeline, though nothing should.
         self.bugs: list[BaseException] = []
+        # Faults that end a process, or keep it from starting, where the scenario makes them.
+        self.expected: tuple[type[Exception], ...] = ()
+        self.closed_by: Exception | None = None
+        self.restarts = 0
         self._loop, self._limits, self._type = loop, limits, pipeline_type
         self._note, self._on_durable = note, on_durable
         self._lane = Lane(name)
@@ -61,7 +67,7 @@ class Process:
     def start(self) -> None:
         """Begin from nothing, in a new lane."""
         self._lane = Lane(self.name)
-        self.pipeline = None
+        self.pipeline = self.closed_by = None
         self._loop.start(self._lane, self._run(), self.name)
 
     def crash(self) -> None:
@@ -75,6 +81,10 @@ class Process:
         replies, self._replies = self._replies, []
         for reply in replies:
             reply(INFO, "connection lost", None)
+
+    def _restart(self) -> None:
+        self.crash()
+        self.start()
 
     def pause(self) -> None:
         """Let it run no further for now."""
@@ -94,6 +104,18 @@ class Process:
             return None
         self._replies.append(reply)
         return self._loop.start(self._lane, self._serve(command, reply), f"{self.name} serves")
+
+    def keep_checkpoint(self) -> None:
+        """Write a checkpoint of what the ledger has by now, beside everything else."""
+        if not self._lane.dead:
+            self._loop.start(self._lane, self._keep_checkpoint(), f"{self.name} keeps a checkpoint")
+
+    @property
+    def is_rewound(self) -> bool:
+        """Whether it is closed since the ledger has lost what was answered."""
+        pipeline = self.pipeline
+        closed_by = self.closed_by if pipeline is None else pipeline.closed_by
+        return isinstance(closed_by, LedgerRewound)
 
     async def stop(self) -> None:
         """End in good order: answer what can be answered, then go."""
@@ -121,7 +143,9 @@ class Process:
                 await pipeline.start()
             except (EngineError, AssertionError) as fault:
                 self._note(self.name, "cannot start", type(fault).__name__)
-                if isinstance(fault, (Diverged, Unsuitable, AssertionError)):
+                self.closed_by = fault
+                grave = isinstance(fault, (Diverged, Unsuitable, AssertionError))
+                if grave and not isinstance(fault, self.expected):
                     self.bugs.append(fault)
                 await asyncio.sleep(RESTART_SECONDS)
             else:
@@ -129,7 +153,23 @@ class Process:
         await asyncio.wait([self.pipeline.broken])
         fault = self.pipeline.broken.exception()
         self._note(self.name, "breaks", repr(fault))
+        if isinstance(fault, self.expected):
+            self.restarts += 1
+            self._loop.call_later(
+                RESTART_SECONDS, self._restart, context=self.ledger.server.context
+            )
+            return
         self.bugs.append(fault or AssertionError("broken without a fault"))
+
+    async def _keep_checkpoint(self) -> None:
+        ledger = type(self.ledger)(f"{self.name} keeper", self.ledger.server)
+        try:
+            head = await ledger.head()
+            if head.last_sequence:
+                state = await fold(ledger, head.last_sequence)
+                await write_checkpoint(ledger, state, head.last_sequence, head.last_hash)
+        except EngineError as fault:
+            self._note(self.name, "keeps no checkpoint", type(fault).__name__)
 
     async def _serve(self, command: Command, reply: Reply) -> None:
         verdict, reason, decision = INFO, "", None

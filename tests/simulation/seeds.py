@@ -5,12 +5,13 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 
-from simulation.world import Build, Run, simulate
+from simulation.world import Build, Run, World, simulate
 
 # Seeds that showed a fault of the engine, each with the mutant that has the fault again. They are always run
 # first, and must show it with the mutant still: where a change of the scenario has moved it, find another seed.
 # M16: a load went on on a server, promoted or restarted meanwhile, that lacked what was put before.
-FAILED_SEEDS: dict[int, str] = {51: "M16", 128: "M16", 266: "M16", 275: "M16"}
+# M20: a journal was trimmed between two looks at it, and the gate made anew without what had been answered.
+FAILED_SEEDS: dict[int, str] = {66: "M20", 195: "M16", 254: "M16", 266: "M16", 275: "M16"}
 REPEAT = "PYTHONPATH=tests python -m simulation {}"
 
 
@@ -24,6 +25,7 @@ class Sweep:
     take_overs: int = 0
     verdicts: Counter[str] = field(default_factory=Counter)
     faults: Counter[str] = field(default_factory=Counter)
+    ways: Counter[str] = field(default_factory=Counter)
     wrong: list[Run] = field(default_factory=list)
 
     def lines(self) -> list[str]:
@@ -33,6 +35,7 @@ class Sweep:
         said = [
             f"{self.seeds} seeds, {rate:.0f} a second, {processor_rate:.0f} a second of processor time",
             f"requests {dict(sorted(self.verdicts.items()))}, take-overs {self.take_overs}",
+            f"ways of taking over {dict(sorted(self.ways.items()))}",
             f"faults {dict(sorted(self.faults.items()))}",
         ]
         for run in self.wrong:
@@ -41,15 +44,18 @@ class Sweep:
         return said
 
 
-def sweep(seeds: Iterable[int], build: Build | None = None) -> Sweep:
+def sweep(
+    seeds: Iterable[int], build: Build | None = None, world_type: type[World] = World
+) -> Sweep:
     """Run seeds one after the other."""
     came, began, processor_began = Sweep(), time.monotonic(), time.process_time()
     for seed in seeds:
-        run = simulate(seed, build)
+        run = simulate(seed, build, world_type)
         came.seeds += 1
         came.take_overs += run.take_overs
         came.verdicts.update(run.verdicts)
         came.faults.update(run.faults)
+        came.ways.update(run.ways)
         if run.violations:
             came.wrong.append(run)
     came.seconds = time.monotonic() - began

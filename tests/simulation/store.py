@@ -4,11 +4,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from allocation.journal import EventRecord
-from allocation.model import Reservation
-from allocation.outcomes import State
-from allocation.ports import Identity
-from allocation.rebuild import (
+from allocation.folding import (
     CONFIGURATION_KEY,
     DEADLINES_KEY,
     EVENTS_KEY,
@@ -16,12 +12,20 @@ from allocation.rebuild import (
     RESERVATIONS_KEY,
     STOCK_KEY,
 )
+from allocation.journal import EventRecord
+from allocation.model import Reservation
+from allocation.outcomes import State
 
 HASH_KEYS = (STOCK_KEY, RESERVATIONS_KEY, EVENTS_KEY, CONFIGURATION_KEY)
 StreamId = tuple[int, int]
 # One item of the stream is one call: its id, and its entries by sequence.
 Item = tuple[StreamId, list[tuple[int, bytes]]]
 
+# What a load step comes with.
+Arguments = tuple[str | bytes | int, ...]
+_TEXT_HEAD_BYTES = {0xD9: 2, 0xDA: 3, 0xDB: 5}
+
+_decode_values = msgspec.msgpack.Decoder(list[msgspec.Raw]).decode
 decode_reservation = msgspec.msgpack.Decoder(Reservation).decode
 decode_event = msgspec.msgpack.Decoder(EventRecord).decode
 
@@ -36,7 +40,8 @@ class Store:
     def __init__(self) -> None:
         self.epoch: int | None = None
         self.loading: int | None = None
-        self.loading_at: Identity | None = None
+        # How many steps of the load have changed something.
+        self.loaded = 0
         self.sequence, self.hash, self.last_ms = 0, "", 0
         self.records: dict[int, dict[str, bytes]] = {key: {} for key in HASH_KEYS}
         self.deadlines: dict[str, int] = {}
@@ -47,7 +52,7 @@ class Store:
     def copy(self) -> "Store":
         """Give a store that holds the same and is changed by itself."""
         other = Store()
-        other.epoch, other.loading, other.loading_at = self.epoch, self.loading, self.loading_at
+        other.epoch, other.loading, other.loaded = self.epoch, self.loading, self.loaded
         other.sequence, other.hash, other.last_ms = self.sequence, self.hash, self.last_ms
         other.records = {key: dict(records) for key, records in self.records.items()}
         other.deadlines, other.moves = dict(self.deadlines), set(self.moves)
@@ -98,36 +103,73 @@ class Store:
         else:
             self.deadlines.pop(member, None)
 
-    def load_step(
-        self, here: Identity, step: str, epoch: int, arguments: tuple[str | bytes | int, ...]
-    ) -> bool:
+    @property
+    def newest_epoch(self) -> int:
+        """The highest epoch that has opened this store or begun to load it."""
+        return max(self.epoch or 0, self.loading or 0)
+
+    def load_step(self, step: str, epoch: int, arguments: Arguments) -> bool:
         """Do one step of a take-over; False where a newer one, or another state, is there."""
-        if max(self.epoch or 0, self.loading or 0) > epoch:
+        if self.newest_epoch > epoch:
             return False
         if step == "begin":
-            self.__init__()
-            self.loading, self.loading_at = epoch, here
-            self.last_id = (0, 1)
-            self.journal = [(self.last_id, [])]
+            self._begin(epoch)
+        elif step == "close":
+            if self.epoch is None or (self.epoch, self.sequence, self.hash) != arguments:
+                return False
+            self.epoch, self.loading, self.loaded = None, epoch, 0
         elif step == "arm":
             if self.epoch is None or (self.sequence, self.hash) != arguments:
                 return False
             self.epoch = epoch
-        elif (self.loading, self.loading_at) != (epoch, here):
+        elif self.loading != epoch:
             return False
-        elif step == "put":
-            self._put(arguments)
+        elif step == "open":
+            return self._open(epoch, *arguments)
         else:
-            self.sequence, self.hash, self.last_ms = arguments
-            self.epoch, self.loading, self.loading_at = epoch, None, None
+            self._change(step, arguments)
+            self.loaded += 1
         return True
 
-    def _put(self, arguments: tuple[str | bytes | int, ...]) -> None:
-        key, *parts = arguments
-        pairs = zip(parts[::2], parts[1::2], strict=True)
-        if key == DEADLINES_KEY:
-            self.deadlines.update((member, at_ms) for at_ms, member in pairs)
+    def forget_moves(self, first: str, kept: str) -> None:
+        """Forget the moves from one on, and before the one that is kept."""
+        self.moves = {member for member in self.moves if not first <= member < kept}
+
+    def _begin(self, epoch: int) -> None:
+        self.__init__()
+        self.loading = epoch
+        self.last_id = (0, 1)
+        self.journal = [(self.last_id, [])]
+
+    def _open(
+        self, epoch: int, sequence: int, last_hash: str, last_ms: int, steps: int = 0
+    ) -> bool:
+        if self.loaded != steps:
+            return False
+        self.sequence, self.hash, self.last_ms = sequence, last_hash, last_ms
+        self.epoch, self.loading, self.loaded = epoch, None, 0
+        return True
+
+    def _change(self, step: str, arguments: Arguments) -> None:
+        key, values = arguments[0], unpacked(arguments[-1])
+        if step == "remove":
+            fields = self.deadlines if key == DEADLINES_KEY else self.records[key]
+            for name in values:
+                fields.pop(name.decode(), None)
+            return
+        pairs = list(zip(values[::2], values[1::2], strict=True))
+        if step == "forget":
+            for first, kept in pairs:
+                self.forget_moves(first.decode(), kept.decode())
+        elif key == DEADLINES_KEY:
+            self.deadlines.update((member.decode(), int(at_ms)) for at_ms, member in pairs)
         elif key == MOVES_KEY:
-            self.moves.update(member for _, member in pairs)
+            self.moves.update(member.decode() for _, member in pairs)
         else:
-            self.records[key].update(pairs)
+            self.records[key].update((field.decode(), record) for field, record in pairs)
+
+
+def unpacked(body: bytes) -> list[bytes]:
+    """Give the values of a load step, each of which is packed as a text."""
+    values = map(bytes, _decode_values(body))
+    return [value[_TEXT_HEAD_BYTES.get(value[0], 1) :] for value in values]

@@ -12,13 +12,13 @@ from simulation.decisions import Call
 from simulation.store import HASH_KEYS, JournalRefusedError, Store
 
 from allocation.commands import Command, Confirm, Release, Reserve, Wanted
+from allocation.folding import DEADLINES_KEY, EVENTS_KEY, MOVES_KEY, STOCK_KEY
 from allocation.gate.keys import shard_keys
 from allocation.gate.redis_gate import RedisGate
-from allocation.ports import Batch, Decision, Identity
-from allocation.rebuild import DEADLINES_KEY, MOVES_KEY
+from allocation.packing import packed
+from allocation.ports import Decision
 
 META, *_ = KEYS = shard_keys(0)
-HERE, ELSEWHERE = Identity("run", "history"), Identity("run", "another")
 Accept = Callable[[int, int], Awaitable[bool]]
 pack, unpack = msgspec.msgpack.encode, msgspec.msgpack.decode
 
@@ -33,7 +33,7 @@ class Both:
     async def load_step(self, step: str, epoch: int, *arguments: str | bytes | int) -> bool:
         """Do one step of a load on both, and give what both said."""
         real = await self.gate.load_step(step, epoch, *arguments)
-        assert self.store.load_step(HERE, step, epoch, arguments) is real, (step, epoch)
+        assert self.store.load_step(step, epoch, arguments) is real, (step, epoch)
         return real
 
     async def decide(self, *commands: Command) -> list[str]:
@@ -53,11 +53,12 @@ class Both:
         assert told(decisions) == told(real.decisions)
         assert entries(call.entries) == entries(real.entries)
         assert call.swept_all == real.head.swept_all
-        await self._compare_records(real)
+        assert self.store.sequence == real.head.last_sequence
+        await self.compare_records()
         return [decision.outcome.name for decision in decisions]
 
-    async def _compare_records(self, real: Batch) -> None:
-        assert self.store.sequence == real.head.last_sequence
+    async def compare_records(self) -> None:
+        """Compare everything that both hold."""
         for key in HASH_KEYS:
             held = await self.redis.hgetall(KEYS[key - 1])
             held.pop(b"", None)
@@ -120,26 +121,80 @@ async def test_decisions_are_those_of_the_real_gate(both: Both, seed: int) -> No
     assert {"HELD", "COMMITTED", "RELEASED", "REPLAYED", "INSUFFICIENT_STOCK"} <= set(outcomes)
 
 
-async def test_load_steps_are_those_of_the_real_gate(both: Both, redis: Redis) -> None:
+def body(*values: bytes) -> bytes:
+    """Pack values as a load step takes them."""
+    (one,) = packed(values)
+    return one
+
+
+MUG = body(b"MUG", b"\x92\x07\x90")
+
+
+async def test_load_steps_are_those_of_the_real_gate(both: Both) -> None:
     """Older epochs, other states and steps out of turn are refused by both alike."""
     said = [
         await both.load_step("arm", 2, 1, "another"),
         await both.load_step("arm", 2, 0, ""),
         await both.load_step("begin", 1),
-        await both.load_step("put", 2, 2, "MUG", b"\xc0"),
+        await both.load_step("put", 2, STOCK_KEY, MUG),
         await both.load_step("begin", 3),
         await both.load_step("arm", 3, 0, ""),
-        await both.load_step("put", 2, 2, "MUG", b"\xc0"),
-        await both.load_step("put", 3, 2, "MUG", b"\xc0"),
-        await both.load_step("open", 3, 5, "hash", 7),
+        await both.load_step("close", 3, 3, 0, ""),
+        await both.load_step("put", 2, STOCK_KEY, MUG),
+        await both.load_step("put", 3, STOCK_KEY, MUG),
+        await both.load_step("open", 3, 5, "hash", 7, 1),
+        await both.load_step("put", 3, STOCK_KEY, MUG),
+        await both.load_step("open", 3, 5, "hash", 7, 0),
     ]
-    assert said == [False, True, False, False, True, False, False, True, True]
+    expected = [False, True, False, False, True, False, False, False, True, True, False, False]
+    assert said == expected
     assert await both.gate.present_state() == (3, both.store.sequence, both.store.hash)
-    await both.load_step("begin", 4)
-    await redis.hset(META, "loading_at", "another server")
-    both.store.loading_at = ELSEWHERE
-    assert not await both.load_step("put", 4, 2, "MUG", b"\xc0")
-    assert not await both.load_step("open", 4, 5, "hash", 7)
+    assert await both.gate.newest_epoch() == both.store.newest_epoch == 3
+    await both.compare_records()
+
+
+async def test_a_load_is_opened_by_the_number_of_its_steps(both: Both, redis: Redis) -> None:
+    """Both refuse a number that is not theirs: where a step is missing, and where none is named."""
+    await both.load_step("begin", 2)
+    await both.load_step("put", 2, STOCK_KEY, MUG)
+    await both.load_step("remove", 2, STOCK_KEY, body(b"CUP"))
+    assert await both.gate.newest_epoch() == both.store.newest_epoch == 2
+    assert [await both.load_step("open", 2, 5, "hash", 7, steps) for steps in (0, 1, 3)] == [
+        False,
+        False,
+        False,
+    ]
+    assert not await both.load_step("open", 2, 5, "hash", 7)
+    await redis.hset(META, "loaded", 1)
+    both.store.loaded = 1
+    assert not await both.load_step("open", 2, 5, "hash", 7, 2)
+    assert await both.load_step("open", 2, 5, "hash", 7, 1)
+
+
+async def test_a_gate_is_brought_forward_like_the_real_one(both: Both) -> None:
+    """What is closed keeps what it has; then records, deadlines and moves come and go."""
+    moves = [b"MUG\0LON\0%d" % number for number in range(6)]
+    await both.load_step("begin", 2)
+    await both.load_step("put", 2, STOCK_KEY, MUG)
+    await both.load_step("put", 2, EVENTS_KEY, body(b"e1", b"\x93\xa0\x01\x02", b"e2", b"\x90"))
+    await both.load_step("put", 2, DEADLINES_KEY, body(b"-2", b"ee1", b"7", b"rr1"))
+    await both.load_step(
+        "put", 2, MOVES_KEY, body(*(each for move in moves for each in (b"0", move)))
+    )
+    await both.load_step("open", 2, 5, "hash", 7, 4)
+    await both.compare_records()
+    closing = [(1, 5, "hash"), (2, 6, "hash"), (2, 5, "another"), (2, 5, "hash"), (2, 5, "hash")]
+    said = [await both.load_step("close", 3, *expected) for expected in closing]
+    assert said == [False, False, False, True, False]
+    assert await both.gate.present_state() is None
+    await both.compare_records()
+    await both.load_step("remove", 3, EVENTS_KEY, body(b"e1"))
+    await both.load_step("remove", 3, DEADLINES_KEY, body(b"ee1", b"never there"))
+    await both.load_step("forget", 3, body(b"MUG\0LON\0", moves[3]))
+    await both.load_step("put", 3, DEADLINES_KEY, body(b"9", b"rr1"))
+    assert await both.load_step("open", 3, 8, "later", 9, 4)
+    await both.compare_records()
+    assert (len(both.store.moves), both.store.deadlines) == (3, {"rr1": 9})
 
 
 async def test_the_journal_refuses_what_the_real_one_refuses(both: Both, redis: Redis) -> None:

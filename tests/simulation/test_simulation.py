@@ -6,12 +6,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from simulation.mutants import MUTANTS
+from simulation.mutants import MUTANTS, WORLDS
+from simulation.promotion import PromotionWorld
 from simulation.seeds import FAILED_SEEDS, sweep
-from simulation.world import simulate
+from simulation.world import World, simulate
 
 TESTS = Path(__file__).parents[1]
-SEEDS = 2_000
+SEEDS, PROMOTION_SEEDS = 2_000, 300
 FIRST_SEED = int(os.environ.get("RINGFENCE_SIMULATION_FIRST_SEED", "0"))
 JOBS = min(4, os.cpu_count() or 1)
 
@@ -41,8 +42,10 @@ def outputs(running: list[subprocess.Popen[str]]) -> list[str]:
 @pytest.mark.parametrize("seed", FAILED_SEEDS)
 def test_a_seed_that_ever_failed_holds(seed: int) -> None:
     """What was wrong once is not wrong again, and the seed would still show it."""
-    assert simulate(seed).violations == []
-    assert simulate(seed, MUTANTS[FAILED_SEEDS[seed]]).violations != []
+    mutant = FAILED_SEEDS[seed]
+    world_type = WORLDS.get(mutant, World)
+    assert simulate(seed, world_type=world_type).violations == []
+    assert simulate(seed, MUTANTS[mutant], world_type).violations != []
 
 
 @pytest.mark.timeout(600)
@@ -55,6 +58,16 @@ def test_no_seed_breaks_a_promise() -> None:
     said = outputs(running)
     sys.stdout.write("".join(said))
     assert [process.returncode for process in running] == [0] * JOBS, "".join(said)
+
+
+@pytest.mark.timeout(600)
+def test_a_ledger_that_loses_its_end_is_healed_or_closed() -> None:
+    """A standby without the last commits: the journal gives them back, or nobody answers any more."""
+    came = sweep(range(FIRST_SEED, FIRST_SEED + PROMOTION_SEEDS), world_type=PromotionWorld)
+    sys.stdout.write("".join(f"{line}\n" for line in came.lines()))
+    assert came.wrong == [], came.lines()
+    endings = ("ledger whole", "ledger healed", "ledger closed", "stale process")
+    assert min(came.ways[ending] for ending in endings) > 20
 
 
 def test_a_seed_gives_the_same_trace_again() -> None:
@@ -82,3 +95,5 @@ def test_runs_meet_what_they_are_made_for() -> None:
     assert came.verdicts["info"] > came.seeds
     assert came.take_overs > 2 * came.seeds
     assert len(came.faults) == 18
+    ways = ("arm", "tail", "rebuild", "rebuild from a checkpoint")
+    assert min(came.ways[way] for way in ways) > 20

@@ -2,11 +2,15 @@
 
 import asyncio
 import hashlib
+import logging
 import traceback
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from random import Random
 from typing import Any
 
+from simulation.checkpointing import Keeper
 from simulation.checks import check_all
 from simulation.clients import Clients
 from simulation.gate import RedisServer, SimulatedGate
@@ -47,10 +51,13 @@ class Run:
     faults: list[str] = field(default_factory=list)
     take_overs: int = 0
     seconds: float = 0.0
+    ways: Counter[str] = field(default_factory=Counter)
 
 
 class World:
     """Everything there is in one run."""
+
+    nemesis_type: type[Nemesis] = Nemesis
 
     def __init__(self, seed: int, build: Build) -> None:
         self.seed, self._build = seed, build
@@ -74,8 +81,11 @@ class World:
             self.random("clients"),
             self.processes,
             self.note,
-            lambda: self.postgres.head.last_sequence,
+            lambda: self.postgres.durable_ever,
         )
+        # In which ways gates were taken over, and which load each process is at.
+        self.ways: Counter[str] = Counter()
+        self._loads: dict[str, str] = {}
         self._published: list[str] = []
 
     @property
@@ -108,12 +118,16 @@ class World:
 
     def run(self) -> Run:
         """Do everything, and say what was wrong."""
+        # What the engine would tell an operator of each fault takes longer than the run.
+        logging.disable(logging.CRITICAL)
         try:
             violations = self.loop.run(self._live(), FAULTS_SECONDS_MAX + HEALED_SECONDS_MAX)
         except StuckError as stuck:
             violations = [f"liveness: {stuck}", *self._bugs()]
         except Exception as fault:  # noqa: BLE001 - whatever breaks a callback is a finding like any other
             violations = [f"bug: {fault!r}", *traceback.format_tb(fault.__traceback__)]
+        finally:
+            logging.disable(logging.NOTSET)
         self.note("random", self.loop._random.random(), "steps", self.loop.steps)
         digest = hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
         verdicts: dict[str, int] = {}
@@ -129,14 +143,16 @@ class World:
             self.nemesis.done,
             self.postgres.head.epoch,
             self.loop.time(),
+            self.ways,
         )
 
     async def _live(self) -> list[str]:
         plan = self.random("scenario")
-        self.nemesis = Nemesis(self, plan)
+        self.nemesis = self.nemesis_type(self, plan)
         for process in self.processes:
             process.start()
         faults = asyncio.create_task(self.nemesis.rage())
+        keeping = asyncio.create_task(Keeper(self, self.random("checkpoints")).keep())
         await self.clients.set_up(plan.randint(2, 6))
         shoppers, each = plan.randint(2, 5), plan.randint(5, 10)
         pause_seconds = plan.choice((0.1, 0.3, 0.6))
@@ -144,13 +160,12 @@ class World:
             asyncio.create_task(self.clients.shop(f"c{number}", each, pause_seconds))
             for number in range(shoppers)
         ]
-        await asyncio.gather(faults, *shopping)
+        await asyncio.gather(faults, keeping, *shopping)
         self.note("everything heals")
         self.nemesis.heal()
         try:
             async with asyncio.timeout(HEALED_SECONDS_MAX):
-                await self.clients.resolve()
-                await self._converge()
+                await self.settle()
         except TimeoutError:
             return [
                 f"liveness: not settled {HEALED_SECONDS_MAX:.0f} s after the last fault",
@@ -158,14 +173,23 @@ class World:
             ]
         for process in self.processes:
             process.crash()
-        return [*self._bugs(), *self._published, *await check_all(self)]
+        return [*self._bugs(), *self._published, *await self.check()]
+
+    async def settle(self) -> None:
+        """Wait until everything that was asked for is answered, and everybody agrees."""
+        await self.clients.resolve()
+        await self.converge()
+
+    async def check(self) -> list[str]:
+        """Give everything that is wrong."""
+        return await check_all(self)
 
     def _bugs(self) -> list[str]:
         return [
             f"bug: {process.name}: {bug!r}" for process in self.processes for bug in process.bugs
         ]
 
-    async def _converge(self) -> None:
+    async def converge(self) -> None:
         """Wait until every process serves, and the gate stands where the ledger does."""
         while True:
             store, head = self.redis.store, self.postgres.head
@@ -174,27 +198,48 @@ class World:
                 return
             await asyncio.sleep(LOOK_SECONDS)
 
+    def new_operator(self) -> tuple[SimulatedGate, SimulatedLedger]:
+        """Give an operator a way to gate and ledger."""
+        name = "operator"
+        return self._build.gate(name, self.redis), self._build.ledger(name, self.postgres)
+
     def _process(self, number: int, limits: Limits) -> Process:
         name = f"p{number}"
 
         def publish(last: int, first: int, bodies: list[bytes]) -> None:
             rows = self.postgres.rows
+            if self.postgres.timeline > 1:
+                # What was told in time may be lost by now.
+                return
             if any(sequence not in rows for sequence in range(1, last + 1)):
                 self._published.append(f"publish: {name} told of {last} before it was durable")
             for sequence, body in enumerate(bodies, first):
                 if rows.get(sequence, ("", b""))[1] != body:
                     self._published.append(f"publish: {name} told of another entry {sequence}")
 
+        gate = self._build.gate(name, self.redis)
+        ledger = self._build.ledger(name, self.postgres)
+        gate.on_step = partial(self._note_step, ledger)
         return Process(
             name,
             self.loop,
-            self._build.gate(name, self.redis),
-            self._build.ledger(name, self.postgres),
+            gate,
+            ledger,
             limits,
             self._build.pipeline,
             self.note,
             publish,
         )
+
+    def _note_step(self, ledger: SimulatedLedger, step: str) -> None:
+        if step == "arm":
+            self.ways[step] += 1
+        elif step in {"begin", "close"}:
+            self._loads[ledger.caller] = "rebuild" if step == "begin" else "tail"
+            ledger.parts_read = 0
+        elif step == "open":
+            way = self._loads.pop(ledger.caller)
+            self.ways[f"{way} from a checkpoint" if ledger.parts_read else way] += 1
 
     def _note_decided(self, server: RedisServer, epoch: int, sequence: int, last_hash: str) -> None:
         # Whoever still holds to an abandoned primary may rightfully take over there.
@@ -213,6 +258,6 @@ def _brief(value: Any) -> str:
     return value if isinstance(value, str) else repr(value)
 
 
-def simulate(seed: int, build: Build | None = None) -> Run:
+def simulate(seed: int, build: Build | None = None, world_type: type[World] = World) -> Run:
     """Run one seed."""
-    return World(seed, build or Build()).run()
+    return world_type(seed, build or Build()).run()

@@ -16,8 +16,8 @@
               arm: sequence, hash
   What is packed has a header of five bytes, and then one value after the other.
 
-  Returns the epoch where the step was done, another epoch where it was refused, and "" where close, arm or open
-  found that the state is not the one named.
+  Returns the epoch where the step was done, a newer epoch that refused it, and "" where close, arm or open found
+  that the state is not the one named, or no load of this epoch is under way.
 ]]
 local HEADER_BYTES, VALUES_MAX = 5, 4000
 
@@ -106,7 +106,7 @@ local function load(keys, arguments)
     return epoch
   end
   if present[2] ~= epoch then
-    return tostring(newest)
+    return ""
   end
   if step == "open" then
     if tonumber(present[5] or 0) ~= tonumber(arguments[6] or 0) then
