@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Struct
 
 from allocation.folding import (
     CONFIGURATION_KEY,
@@ -18,9 +18,10 @@ from allocation.folding import (
     Changes,
     FoldedState,
     RawEntry,
+    event_deadline_ms,
+    reservation_deadline_ms,
 )
 from allocation.gate.keys import KEY_NAMES
-from allocation.outcomes import State
 
 COMPARED_KEYS = (*RECORD_KEYS, DEADLINES_KEY, MOVES_KEY)
 # A hold that cannot be ended is put off by a minute at a time, which no entry tells.
@@ -40,35 +41,6 @@ class Drift(Struct, frozen=True):
     field: str
     gate: str | None
     ledger: str | None
-
-
-class _Deadline(Struct, array_like=True, frozen=True, gc=False):
-    """The first values of a reservation, as far as the deadline."""
-
-    state: int
-    version: int
-    fingerprint: Raw
-    channel: Raw
-    deadline_ms: int
-
-
-class _EventDeadline(Struct, array_like=True, frozen=True, gc=False):
-    fingerprint: Raw
-    version: int
-    deadline_ms: int
-
-
-_decode_deadline = msgspec.msgpack.Decoder(_Deadline).decode
-_decode_event_deadline = msgspec.msgpack.Decoder(_EventDeadline).decode
-
-
-def _reservation_deadline(packed: bytes) -> int:
-    record = _decode_deadline(packed)
-    return record.deadline_ms if record.state == State.HELD else -record.deadline_ms
-
-
-def _event_deadline(packed: bytes) -> int:
-    return -_decode_event_deadline(packed).deadline_ms
 
 
 class ComparedState(FoldedState):
@@ -101,7 +73,7 @@ class ComparedState(FoldedState):
             return
         prefix = "e" if key == EVENTS_KEY else "r"
         self.changed[DEADLINES_KEY].update([prefix + field for field, _ in changes])
-        deadline_of = _event_deadline if key == EVENTS_KEY else _reservation_deadline
+        deadline_of = event_deadline_ms if key == EVENTS_KEY else reservation_deadline_ms
         records = self.records[key]
         for field, _ in changes:
             packed = records.get(field)

@@ -52,6 +52,17 @@ _decode_reservation = msgspec.msgpack.Decoder(_ReservationDeadline).decode
 _decode_event = msgspec.msgpack.Decoder(_EventDeadline).decode
 
 
+def reservation_deadline_ms(packed: bytes) -> int:
+    """Give when a hold ends or, negative, when a closed reservation may be forgotten."""
+    record = _decode_reservation(packed)
+    return record.deadline_ms if record.state == State.HELD else -record.deadline_ms
+
+
+def event_deadline_ms(packed: bytes) -> int:
+    """Give, negative, when a movement may be forgotten."""
+    return -_decode_event(packed).deadline_ms
+
+
 class FoldedState:
     """The gate's state as the ledger tells it: for each key and field, the record last written."""
 
@@ -76,12 +87,10 @@ class FoldedState:
 
     def _each_deadline(self) -> Iterator[tuple[str, int]]:
         """Give what each record waits for, 0 for nothing."""
-        held = State.HELD
         for field, packed in self.records[RESERVATIONS_KEY].items():
-            record = _decode_reservation(packed)
-            yield f"r{field}", record.deadline_ms if record.state == held else -record.deadline_ms
+            yield f"r{field}", reservation_deadline_ms(packed)
         for field, packed in self.records[EVENTS_KEY].items():
-            yield f"e{field}", -_decode_event(packed).deadline_ms
+            yield f"e{field}", event_deadline_ms(packed)
 
     def _apply(self, entries: Sequence[RawEntry]) -> None:
         # Every call and look-up less counts here: sales change reservations and stock, and there are millions.

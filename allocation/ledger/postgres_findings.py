@@ -7,16 +7,10 @@ import asyncpg
 
 from allocation.comparison import Drift
 from allocation.errors import LedgerUnavailable
+from allocation.ledger.postgres_ledger import FAULTS
 from allocation.ledger.queries import named_queries
 
 TIMEOUT_SECONDS = 5.0
-_FAULTS = (
-    asyncpg.PostgresError,
-    asyncpg.InterfaceError,
-    asyncpg.InternalClientError,
-    OSError,
-    TimeoutError,
-)
 
 
 class PostgresFindings:
@@ -78,6 +72,6 @@ class PostgresFindings:
                     self._url, timeout=TIMEOUT_SECONDS, command_timeout=TIMEOUT_SECONDS
                 )
             yield self._connection
-        except _FAULTS as fault:
+        except FAULTS as fault:
             await self.close()
             raise LedgerUnavailable from fault

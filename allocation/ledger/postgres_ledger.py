@@ -21,7 +21,7 @@ READ_TIMEOUT_SECONDS = 5.0
 CHECKPOINT_TIMEOUT_SECONDS = 60.0
 # A process that takes over and stops halfway holds the others up this long, then only its epoch is in their way.
 TAKE_OVER_LOCK_MS = "3000"
-_FAULTS = (
+FAULTS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
     asyncpg.InternalClientError,
@@ -123,7 +123,7 @@ class PostgresLedger:
         """
         try:
             connection = await self._connect()
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise LedgerUnavailable from fault
         try:
             await self._wait_for_turn(connection)
@@ -137,7 +137,7 @@ class PostgresLedger:
             await connection.execute(self._queries["lock_take_over"], self.shard)
         except asyncpg.LockNotAvailableError:
             return
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise LedgerUnavailable from fault
 
     async def append(self, head: Head, bodies: Sequence[bytes], last_hash: str) -> Head:
@@ -164,7 +164,7 @@ class PostgresLedger:
                 timeout=APPEND_TIMEOUT_SECONDS,
             )
             self._require_replicated(self._appending)
-        except _FAULTS as fault:
+        except FAULTS as fault:
             self._drop_appending()
             raise LedgerUnavailable from fault
         if append.get_statusmsg() != f"INSERT 0 {len(bodies)}":
@@ -241,7 +241,7 @@ class PostgresLedger:
         try:
             connection = await self._connect(timeout_seconds)
             yield Bulk(connection, self._queries, self.shard)
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise LedgerUnavailable from fault
         finally:
             if connection is not None:
@@ -286,7 +286,7 @@ class PostgresLedger:
         async with self._reading_lock:
             try:
                 yield
-            except _FAULTS as fault:
+            except FAULTS as fault:
                 self._drop_reading()
                 raise LedgerUnavailable from fault
 
