@@ -80,6 +80,7 @@ class _Protocol(HttpToolsProtocol):
 
     def __init__(self, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
+        self._state = cast(_State, self.server_state)
         self._head_bytes = 0
         self._in_head = True
         # When to give up on what the client has yet to send; never, while it waits for an answer.
@@ -89,7 +90,7 @@ class _Protocol(HttpToolsProtocol):
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # pyright: ignore[reportIncompatibleMethodOverride] - as uvicorn's
         super().connection_made(transport)
-        if self._draining:
+        if self._state.draining:
             self.loop.call_later(_LATECOMER_SECONDS, self.shutdown)
 
     def on_message_begin(self) -> None:
@@ -106,7 +107,7 @@ class _Protocol(HttpToolsProtocol):
             self._end_with(problem)
             raise problem
         super().on_headers_complete()
-        if self._draining:
+        if self._state.draining:
             self._make_newest_last()
 
     def on_message_complete(self) -> None:
@@ -156,10 +157,6 @@ class _Protocol(HttpToolsProtocol):
         self.drain()
         if self._is_idle:
             self.transport.close()
-
-    @property
-    def _draining(self) -> bool:
-        return cast(_State, self.server_state).draining
 
     @property
     def _is_idle(self) -> bool:

@@ -10,6 +10,7 @@ from service.bootstrap import Service, migrate_database, running_service
 from service.demo import load_demo
 from service.http_server import Server
 from service.settings import Settings
+from service.stopping import stop_wanted
 from service.suitability import require_suitable
 
 # How long an idle connection is kept by a process that ends while others go on.
@@ -26,7 +27,7 @@ async def serve(
     demo: bool,
 ) -> None:
     """Migrate, build everything, and answer HTTP until SIGINT or SIGTERM."""
-    stopping = _set_by_signals()
+    stopping = stop_wanted()
     await prepare(redis_url, database_url)
     async with running_service(settings, redis_url, database_url, development_key) as service:
         if demo:
@@ -56,7 +57,7 @@ async def serve_beside_others(
 
     Whoever opened them has prepared the servers; `on_ready` is called once requests are decided.
     """
-    stopping = _set_by_signals()
+    stopping = stop_wanted()
     # A wish to replace all processes is for the one that starts them.
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     async with running_service(settings, redis_url, database_url, None) as service:
@@ -68,13 +69,6 @@ async def serve_beside_others(
             await _answer_until(stopping, service, server, serving)
         finally:
             telling.cancel()
-
-
-def _set_by_signals() -> asyncio.Event:
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    return stopping
 
 
 async def _tell_when_ready(server: Server, service: Service, on_ready: Callable[[], None]) -> None:

@@ -22,6 +22,7 @@ from service.embedded.watcher import Watcher
 from service.engine import SHARD
 from service.main import serve
 from service.settings import Settings
+from service.stopping import stop_wanted
 
 KEY_FILE_NAME = "development_key"
 REOPENED_LOOK_SECONDS = 1.0
@@ -72,19 +73,12 @@ async def _serve_unless_closed(settings: Settings, servers: EmbeddedServers) -> 
             )
         except Closed as closed:
             # Without the servers nobody could look at the ledger, mend it, and open the shard again.
-            stopping = _stop_event()
+            stopping = stop_wanted()
             sys.stderr.write(f"ringfence: {closed}\n")
             if not await _is_reopened(servers.database_url, stopping):
                 return
         else:
             return
-
-
-def _stop_event() -> asyncio.Event:
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
-    return stopping
 
 
 async def _is_reopened(database_url: str, stopping: asyncio.Event) -> bool:

@@ -3,7 +3,6 @@
 import asyncio
 import logging
 import os
-import signal
 
 import click
 
@@ -17,6 +16,7 @@ from service.bootstrap import migrate_database
 from service.commands.connections import addresses, reached_engine, read_settings, run
 from service.engine import SHARD
 from service.settings import SettingsError
+from service.stopping import stop_wanted
 from service.watching import Watching
 
 # Whoever sells goes first.
@@ -32,9 +32,7 @@ def watch_command(*, quiet: bool) -> None:
 
 
 async def _watch(level: int) -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stopping = stop_wanted()
     watching = asyncio.create_task(_look_for_ever(level))
     stopped = asyncio.create_task(stopping.wait())
     await asyncio.wait({watching, stopped}, return_when=asyncio.FIRST_COMPLETED)

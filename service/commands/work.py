@@ -1,13 +1,13 @@
 """`ringfence work`: a process that answers nobody and does what waits."""
 
 import asyncio
-import signal
 
 import click
 
 from service.bootstrap import migrate_database
 from service.commands.connections import addresses, reached_engine, read_settings, run
 from service.keys import KeyRing, KeyStore
+from service.stopping import stop_wanted
 from service.warehouses.inbox import Inbox
 from service.warehouses.sources import SourceRing, SourceStore
 from service.workers.credentials import LOOK_SECONDS, Credentials
@@ -22,9 +22,7 @@ def work() -> None:
 
 
 async def _work() -> None:
-    stopping = asyncio.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        asyncio.get_running_loop().add_signal_handler(number, stopping.set)
+    stopping = stop_wanted()
     settings = read_settings()
     places = addresses(settings)
     async with reached_engine(settings, places) as engine:
