@@ -35,6 +35,20 @@ async def test_a_confirmed_hold_is_committed_until_it_is_shipped(shop: Shop) -> 
     """)
 
 
+async def test_a_release_of_holds_only_cancels_no_commitment(shop: Shop) -> None:
+    """Whoever gives up a cart must not undo what somebody else has confirmed meanwhile."""
+    await shop.follow("""
+    receive MUG LON 5
+    reserve r1 web MUG:2     | held
+    reserve r2 web MUG:2     | held
+    confirm r1               | committed
+    release r1 if held       | already committed
+    release r2 if held       | released
+    release r2 if held       | replayed
+    stock MUG LON            | on_hand 5 reserved 0 committed 2 available 3
+    """)
+
+
 async def test_a_cancelled_commitment_gives_back_what_was_not_shipped(shop: Shop) -> None:
     """Cancelling a half-shipped order frees the other half, and no more."""
     await shop.follow("""
