@@ -1,8 +1,8 @@
 """What the engine needs of the world: a gate that decides and a ledger that remembers."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Struct
@@ -101,6 +101,15 @@ class Moment(Struct, frozen=True):
 
 class KeyUnreadableError(Exception):
     """A key of the gate is not of the kind that it should be."""
+
+
+@runtime_checkable
+class Decider(Protocol):
+    """Whoever answers commands: the pipeline of the one shard, or many behind one face."""
+
+    def submit(self, command: Command) -> Awaitable[Decision]:
+        """Ask for a decision; the answer comes when it is durable. Raises NothingDone and OutcomeUnknown."""
+        ...
 
 
 class Gate(Protocol):

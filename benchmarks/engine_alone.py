@@ -27,8 +27,8 @@ from allocation.pipeline import Pipeline
 from allocation.ports import Decision
 from benchmarks.load import LoadFailed
 from benchmarks.running import open_folder
-from service.bootstrap import migrate_database
 from service.embedded.servers import embedded_servers
+from service.preparation import migrate_database
 from service.settings import Settings as ServiceSettings
 
 SHARD = 0

@@ -1,7 +1,7 @@
 """Claims: which shards have what one key asked for.
 
 Where there are many shards, a key alone does not say who decides about it. A claim is made before anything is
-decided, and is unique: the same key with another request, whose SKUs lie on other shards, cannot be decided beside it.
+decided, and is unique: the same key with another request, on other shards, cannot be decided beside it.
 """
 
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ RESERVATION, MOVEMENT = "r", "e"
 
 
 class Claim(Struct, frozen=True):
-    """What a key stands for. `request` is the packed command where several shards have a part of it, else empty."""
+    """What a key stands for. `request` is the packed command where several shards have a part of it; or empty."""
 
     key: str
     fingerprint: str

@@ -4,7 +4,6 @@ import asyncio
 
 import click
 
-from service.bootstrap import migrate_database
 from service.commands.connections import addresses, reached_engine, read_settings, run
 from service.keys import KeyRing, KeyStore
 from service.stopping import stop_wanted
@@ -13,6 +12,7 @@ from service.warehouses.sources import SourceRing, SourceStore
 from service.workers.credentials import LOOK_SECONDS, Credentials
 from service.workers.inbound import Inbound
 from service.workers.loop import Loop
+from service.workers.settling import settling_loops
 
 
 @click.command()
@@ -26,9 +26,7 @@ async def _work() -> None:
     settings = read_settings()
     places = addresses(settings)
     async with reached_engine(settings, places) as engine:
-        await migrate_database(places.database_url)
-        await engine.ledger.create()
-        await engine.pipeline.start()
+        await engine.start()
         ring = SourceRing()
         credentials = Credentials(
             places.database_url,
@@ -40,17 +38,18 @@ async def _work() -> None:
         await credentials.run_once()
         loops = (
             reading,
-            Loop("inbound", Inbound(Inbox(engine.pool), ring, engine.pipeline).run_once),
+            Loop("inbound", Inbound(Inbox(engine.pool), ring, engine.decider).run_once),
+            *settling_loops(engine, settings).values(),
         )
         for loop in loops:
             loop.start()
         click.echo("Working; Ctrl-C stops it.", err=True)
-        stopped, broken = asyncio.create_task(stopping.wait()), engine.pipeline.broken
+        stopped, broken = asyncio.create_task(stopping.wait()), engine.broken
         await asyncio.wait({stopped, broken}, return_when=asyncio.FIRST_COMPLETED)
         for loop in loops:
             await loop.stop()
         credentials.close()
         if broken.done():
             # Nothing that is delivered would be applied by this process any more.
-            await engine.pipeline.stop()
+            await engine.stop()
             broken.result()

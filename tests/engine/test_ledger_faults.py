@@ -29,10 +29,10 @@ from allocation.ledger import postgres_ledger
 from allocation.outcomes import Outcome
 from allocation.ports import Head
 from allocation.takeover import take_over_and_rebuild, verify
-from service.bootstrap import migrate_database
 from service.embedded.credentials import load_credentials
 from service.embedded.placement import place
 from service.embedded.postgres_server import PostgresServer
+from service.preparation import migrate_database
 
 JOURNAL = shard_keys(0)[7]
 OTHER_CONNECTIONS = (
