@@ -103,7 +103,7 @@ class Carts:
         in_order = [decisions[shard] for shard in legs]
         if not held:
             self._settled(claim)
-            return joined(in_order, Outcome.INSUFFICIENT_STOCK)
+            return joined(in_order, Outcome.INSUFFICIENT_STOCK, claim.request)
         if len(held) < len(legs):
             await self._directory.narrow(structs.replace(claim, shards=held))
         fresh = {decisions[shard].outcome for shard in held} - {Outcome.REPLAYED}
@@ -112,7 +112,7 @@ class Carts:
             await self._give_back(asking, cart.reservation_id, decisions)
             fresh = set[Outcome]()
         self._settled(claim)
-        return joined(in_order, fresh.pop() if fresh else Outcome.REPLAYED)
+        return joined(in_order, fresh.pop() if fresh else Outcome.REPLAYED, claim.request)
 
     async def _give_back(
         self, asking: Asking, reservation_id: str, decisions: Mapping[int, Decision]

@@ -53,9 +53,9 @@ class Ends:
             case Release():
                 return await self._expecting(claim, self.release(claim, legs))
             case Extend():
-                return await self._extend(legs, command)
+                return await self._extend(claim, legs, command)
             case ReadReservation():
-                record = joined_record([*legs.values()])
+                record = joined_record([*legs.values()], claim.request)
                 return Decision(Outcome.FOUND, record.version, record, NOTHING)
 
     async def legs(self, claim: Claim) -> Legs:
@@ -87,7 +87,7 @@ class Ends:
                 return decision
             decisions.append(decision)
         fresh = any(decision.outcome is Outcome.COMMITTED for decision in decisions)
-        return joined(decisions, Outcome.COMMITTED if fresh else Outcome.REPLAYED)
+        return joined(decisions, Outcome.COMMITTED if fresh else Outcome.REPLAYED, claim.request)
 
     async def release(self, claim: Claim, legs: Legs) -> Decision:
         """Give back every leg, as far as it has not been shipped."""
@@ -96,12 +96,12 @@ class Ends:
         if not known:
             return decisions[0]
         fresh = any(decision.outcome is Outcome.RELEASED for decision in known)
-        return joined(known, Outcome.RELEASED if fresh else Outcome.REPLAYED)
+        return joined(known, Outcome.RELEASED if fresh else Outcome.REPLAYED, claim.request)
 
     async def _release_legs(self, asking: Asking, claim: Claim, legs: Legs) -> list[Decision]:
         return [await asking.change(shard, Release(claim.subject)) for shard in legs]
 
-    async def _extend(self, legs: Legs, command: Extend) -> Decision:
+    async def _extend(self, claim: Claim, legs: Legs, command: Extend) -> Decision:
         """Let every leg end later; of a cart that has ended in one place nothing is kept longer."""
         if least_far([*legs.values()]) in {State.RELEASED, State.EXPIRED}:
             return refused(Outcome.HOLD_LOST, command.reservation_id)
@@ -112,7 +112,7 @@ class Ends:
             if decision.record is None:
                 return decision
             decisions.append(decision)
-        return joined(decisions, Outcome.EXTENDED)
+        return joined(decisions, Outcome.EXTENDED, claim.request)
 
     async def _expecting(self, claim: Claim, work: Awaitable[Decision]) -> Decision:
         """Do a work that somebody finishes where this process does not."""

@@ -4,13 +4,14 @@ A leg is an ordinary reservation, under the reservation's own id, in the ledger 
 its vote, and is durable; what the whole has come to follows from the votes alone.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import TypeVar
 
 import msgspec
 from msgspec import structs
 
-from allocation.commands import Order, Reserve
-from allocation.model import Reservation, Shortage
+from allocation.commands import Order, Reserve, Wanted
+from allocation.model import Line, Reservation, Shortage
 from allocation.outcomes import Outcome, State
 from allocation.ports import Decision
 from allocation.shards.routing import lines_by_shard
@@ -28,8 +29,10 @@ _FROM_LEAST = (
 )
 _SEPARATOR = "@"
 _encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(Reserve | Order).decode
 
 Cart = Reserve | Order
+OfSku = TypeVar("OfSku", Line, Shortage)
 
 
 def legs_of(cart: Cart, shards: int) -> dict[int, Cart]:
@@ -55,15 +58,20 @@ def whole_fingerprint(fingerprint: str) -> str:
     return fingerprint.partition(_SEPARATOR)[0]
 
 
-def joined(decisions: Sequence[Decision], outcome: Outcome) -> Decision:
-    """Give one decision for what the legs have come to, in the order of their shards."""
+def joined(decisions: Sequence[Decision], outcome: Outcome, request: bytes) -> Decision:
+    """Give one decision for what the legs have come to."""
     records = [decision.record for decision in decisions if decision.record is not None]
     version = max(decision.version for decision in decisions)
-    return Decision(outcome, version, joined_record(records), NOTHING)
+    return Decision(outcome, version, joined_record(records, request), NOTHING)
 
 
-def joined_record(records: Sequence[Reservation]) -> Reservation:
-    """Give one record for all legs. What a refused leg lacked is a shortage of the whole."""
+def joined_record(records: Sequence[Reservation], request: bytes) -> Reservation:
+    """Give one record for all legs, in the order of the request, where it is known.
+
+    What a refused leg lacked is a shortage of the whole.
+    """
+    wanted: Sequence[Wanted] = _decode(request).lines if request else ()
+    place = {line.sku: number for number, line in reversed([*enumerate(wanted)])}
     state = least_far(records)
     kept = [record for record in records if record.state is not State.REFUSED] or records
     held = [record.deadline_ms for record in kept if record.state is State.HELD]
@@ -76,8 +84,8 @@ def joined_record(records: Sequence[Reservation]) -> Reservation:
         deadline_ms=min(held) if held else max(record.deadline_ms for record in kept),
         order_id=next((record.order_id for record in kept if record.order_id), ""),
         replaced_by=next((record.replaced_by for record in kept if record.replaced_by), ""),
-        lines=tuple(line for record in kept for line in record.lines),
-        shortages=shortages_of(records),
+        lines=_in_order([line for record in kept for line in record.lines], place),
+        shortages=_in_order([lack for record in records for lack in record.shortages], place),
     )
 
 
@@ -89,9 +97,8 @@ def least_far(records: Sequence[Reservation]) -> State:
     return next(state for state in _FROM_LEAST if state in states)
 
 
-def shortages_of(records: Sequence[Reservation]) -> tuple[Shortage, ...]:
-    """Give what was lacking, over all legs."""
-    return tuple(shortage for record in records for shortage in record.shortages)
+def _in_order(lines: list[OfSku], place: Mapping[str, int]) -> tuple[OfSku, ...]:
+    return tuple(sorted(lines, key=lambda line: place.get(line.sku, 0)))
 
 
 def refused(outcome: Outcome, subject: str) -> Decision:
