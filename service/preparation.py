@@ -6,8 +6,9 @@ from pathlib import Path
 import asyncpg
 from pogo_core.util import migrate
 
-from allocation.shards.layout import lay_out
-from service.suitability import require_suitable
+from allocation.shards.layout import find_layout, lay_out
+from service.embedded.errors import StartError
+from service.suitability import is_cluster, require_suitable
 
 
 async def prepare(redis_url: str, database_url: str) -> None:
@@ -16,7 +17,12 @@ async def prepare(redis_url: str, database_url: str) -> None:
     await migrate_database(database_url)
     connection = await asyncpg.connect(database_url)
     try:
-        await lay_out(connection, 1)
+        if await find_layout(connection) is None:
+            if await is_cluster(redis_url):
+                raise StartError(
+                    "The Redis is a cluster; say first how many shards there are: `ringfence init --shards N`."
+                )
+            await lay_out(connection, 1)
     finally:
         await connection.close()
 

@@ -51,6 +51,15 @@ async def require_suitable_redis(redis_url: str) -> None:
         raise StartError(f"{place} is a replica; name its master.")
 
 
+async def is_cluster(redis_url: str) -> bool:
+    """Say whether a suitable Redis is a node of a Redis Cluster."""
+    redis = cast("Any", connect(redis_url))
+    try:
+        return bool((await redis.info("cluster"))["cluster_enabled"])
+    finally:
+        await redis.aclose()
+
+
 async def require_suitable_postgres(database_url: str) -> None:
     """Look at the PostgreSQL alone."""
     place = f"PostgreSQL at {_place(database_url, POSTGRES_PORT)}"

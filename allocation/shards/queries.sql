@@ -2,6 +2,10 @@
 -- How many shards there are; no row where nobody has said so yet.
 SELECT shards FROM layout;
 
+-- name: is_used
+-- Whether anything has been decided yet.
+SELECT EXISTS (SELECT FROM shard_head WHERE last_sequence > 0);
+
 -- name: lay_out
 -- Say once how many shards there are.
 INSERT INTO layout (shards) VALUES ($1) ON CONFLICT DO NOTHING;
