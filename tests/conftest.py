@@ -19,6 +19,7 @@ from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
 from allocation.gate.redis_gate import RedisGate, connect
+from allocation.shards.layout import lay_out
 from service.embedded.servers import embedded_servers
 from service.settings import Settings
 
@@ -28,6 +29,8 @@ MIGRATIONS = (ROOT / "allocation/ledger/migrations", ROOT / "service/migrations"
 REDIS_DATABASES = range(15, 7, -1)
 MARK = "left-by-tests-of-ringfence"
 DAY_MS = 86_400_000
+# What is tested over HTTP holds for any number of shards.
+SHARDS = int(os.environ.get("TESTED_SHARDS", "1"))
 
 
 class Servers(NamedTuple):
@@ -131,6 +134,7 @@ async def _create_template(database_url: str, name: str) -> None:
         for folder in MIGRATIONS:
             if folder.is_dir():
                 await migrate.apply(connection, folder, schema_name="public")
+        await lay_out(connection, SHARDS)
     finally:
         await connection.close()
 

@@ -143,7 +143,8 @@ class Carts:
         return refused(Outcome.UNKNOWN_CHANNEL, cart.channel)
 
     async def _earlier(self, reservation_id: str) -> Legs:
-        claim = await self._directory.find(reservation_id)
+        known = self._directory.known(reservation_id)
+        claim = known or await self._directory.find(reservation_id)
         if claim is None:
             return {}
         asking = Asking(self._shards)

@@ -4,18 +4,14 @@ import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
-from allocation.commands import Confirm, Extend, ReadReservation, Release
+from allocation.commands import ReadReservation
 from allocation.model import Reservation
-from allocation.outcomes import Outcome
-from allocation.ports import Decision
 from allocation.shards.asking import Shard
 from allocation.shards.claims import RESERVATION, Claim, Claims
 from allocation.shards.legs import shards_named_by, whole_fingerprint
 
 # Most ends of a hold come soon after it, and to the same process.
 REMEMBERED_MAX = 100_000
-
-OfOne = Confirm | Release | Extend | ReadReservation
 
 
 class Directory:
@@ -42,28 +38,19 @@ class Directory:
         await self._claims.put(claim)
         self._remember(claim)
 
+    def known(self, reservation_id: str) -> Claim | None:
+        """Give the claim as this process has it in memory; another may have made it anew or narrowed it."""
+        return self._known.get(RESERVATION + reservation_id)
+
     async def find(self, reservation_id: str) -> Claim | None:
-        """Give the claim for a reservation, from the shards themselves where there is none any more.
+        """Look the claim for a reservation up, on the shards themselves where there is none any more.
 
         Raises NothingDone.
         """
-        key = RESERVATION + reservation_id
-        claim = self._known.get(key) or await self._claims.find(key)
+        claim = await self._claims.find(RESERVATION + reservation_id)
         if claim is None:
             claim = await self._discover(reservation_id)
         return self._remember(claim) if claim is not None else None
-
-    def forget(self, claim: Claim) -> None:
-        """Look it up anew the next time."""
-        self._known.pop(claim.key, None)
-
-    async def ask_one(self, claim: Claim, command: OfOne) -> Decision:
-        """Have the one shard decide that a whole reservation is on."""
-        decision = await self._shards[claim.shards[0]].submit(command)
-        if decision.outcome is Outcome.UNKNOWN_RESERVATION:
-            # Another process may have claimed the key anew, for other shards.
-            self.forget(claim)
-        return decision
 
     async def _discover(self, reservation_id: str) -> Claim | None:
         read = ReadReservation(reservation_id)

@@ -14,8 +14,10 @@ from allocation.ports import Decision
 from allocation.shards.asking import Asking, Shard
 from allocation.shards.carts import Legs
 from allocation.shards.claims import Claim, Claims
-from allocation.shards.directory import Directory, OfOne
+from allocation.shards.directory import Directory
 from allocation.shards.legs import NOTHING, joined, joined_record, least_far, refused
+
+OfOne = Confirm | Release | Extend | ReadReservation
 
 
 class Ends:
@@ -34,15 +36,21 @@ class Ends:
 
     async def ask(self, command: OfOne) -> Decision:
         """Decide about a reservation, as one shard would. Raises NothingDone and OutcomeUnknown."""
-        claim = await self._directory.find(command.reservation_id)
-        if claim is None:
-            return refused(Outcome.UNKNOWN_RESERVATION, command.reservation_id)
+        claim = self._directory.known(command.reservation_id)
+        decision = await self._ask(claim, command) if claim is not None else None
+        if decision is None or decision.outcome is Outcome.UNKNOWN_RESERVATION:
+            claim = await self._directory.find(command.reservation_id)
+            if claim is None:
+                return refused(Outcome.UNKNOWN_RESERVATION, command.reservation_id)
+            decision = await self._ask(claim, command)
+        return decision
+
+    async def _ask(self, claim: Claim, command: OfOne) -> Decision:
         if len(claim.shards) == 1:
-            return await self._directory.ask_one(claim, command)
+            return await self._shards[claim.shards[0]].submit(command)
         legs = await self.legs(claim)
         if not legs or (len(legs) < len(claim.shards) and self.is_young(claim)):
             # Refused, or not complete yet: nobody has been told that it is there.
-            self._directory.forget(claim)
             return refused(Outcome.UNKNOWN_RESERVATION, command.reservation_id)
         return await self._ask_legs(claim, legs, command)
 
