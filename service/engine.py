@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 from msgspec import Struct
 
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
 from allocation.gate.redis_reads import RedisReads
+from allocation.gate.servers import RedisServers
 from allocation.group_commit import OnDurable
 from allocation.ledger.postgres_ledger import PostgresLedger
 from allocation.pipeline import Pipeline
@@ -39,14 +40,14 @@ async def open_engine(
     async with AsyncExitStack() as stack:
         pool = await asyncpg.create_pool(database_url, min_size=1, max_size=10)
         stack.push_async_callback(_close_pool, pool)
-        redis = connect(redis_url)
-        stack.push_async_callback(redis.aclose)
+        servers = RedisServers(redis_url)
+        stack.push_async_callback(servers.close)
         ledger = PostgresLedger(database_url, SHARD)
         stack.push_async_callback(ledger.close)
-        gate = RedisGate(redis, SHARD, settings.key_retention_ms, settings.event_retention_ms)
+        gate = RedisGate(servers, SHARD, settings.key_retention_ms, settings.event_retention_ms)
         pipeline = Pipeline(gate, ledger, on_durable=on_durable)
         stack.push_async_callback(pipeline.stop)
-        reads = RedisReads(redis, SHARD)
+        reads = RedisReads(servers, SHARD)
         stack.push_async_callback(reads.close)
         yield Engine(pipeline, gate, reads, ledger, pool)
 

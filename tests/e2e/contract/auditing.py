@@ -5,9 +5,11 @@ from collections.abc import Sequence
 from e2e.contract.http_client import Client
 from e2e.contract.processes import ADMIN_KEY, ServiceProcess, Stores
 from e2e.contract.shop import Shop, becomes
+from one_redis import OneRedis
 
 from allocation.audit import Audit, audit
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
+from allocation.gate.servers import connect
 from allocation.ledger.postgres_ledger import PostgresLedger
 
 FIGURES = ("on_hand", "reserved", "committed")
@@ -21,7 +23,7 @@ async def expect_one_truth(
     redis = connect(stores.redis_url)
     ledger = PostgresLedger(stores.database_url, 0)
     try:
-        found = await audit(RedisGate(redis, 0, HOUR_MS, HOUR_MS), ledger)
+        found = await audit(RedisGate(OneRedis(redis), 0, HOUR_MS, HOUR_MS), ledger)
     finally:
         await ledger.close()
         await redis.aclose()
