@@ -22,9 +22,11 @@ from service.embedded.redis_server import RedisServer
 
 PASSWORD = "of-every-node"  # noqa: S105 - of servers on loopback that live as long as a test
 SLOTS = 16_384
+MASTERS = 3
 # A master that is silent for so long is replaced; shorter, and a busy machine would replace masters that live.
 NODE_TIMEOUT_MS = 1_000
 WAIT_SECONDS_MAX = 30.0
+PROMOTION_SECONDS = 0.5
 LOOK_SECONDS = 0.02
 SHARDS_MAX = 100
 # Another redis-server than the embedded one, say the oldest that is supported.
@@ -135,7 +137,7 @@ class Cluster:
     def __init__(self, placement: Placement) -> None:
         self._placement = placement
         self._taken: set[int] = set()
-        self.nodes = [self._new_node() for _ in range(6)]
+        self.nodes = [self._new_node() for _ in range(2 * MASTERS)]
 
     @property
     def url(self) -> str:
@@ -146,11 +148,11 @@ class Cluster:
     async def start(self) -> None:
         """Start all nodes and join them."""
         await asyncio.gather(*(node.start_whole() for node in self.nodes))
-        masters, replicas = self.nodes[:3], self.nodes[3:]
+        masters, replicas = self.nodes[:MASTERS], self.nodes[MASTERS:]
         for number, node in enumerate(self.nodes, 1):
             await node.call("CLUSTER", "SET-CONFIG-EPOCH", number)
             await self._meet(node)
-        bounds = [SLOTS * third // 3 for third in range(4)]
+        bounds = [SLOTS * part // MASTERS for part in range(MASTERS + 1)]
         for number, master in enumerate(masters):
             await master.call("CLUSTER", "ADDSLOTSRANGE", bounds[number], bounds[number + 1] - 1)
         for replica, master in zip(replicas, masters, strict=True):
@@ -164,9 +166,8 @@ class Cluster:
 
     async def settle(self) -> None:
         """Wait until every node serves and knows of all others, each replica linked to its master."""
-        masters = 3
         for node in self.nodes:
-            await eventually(lambda each=node: each.is_settled(len(self.nodes), masters))
+            await eventually(lambda each=node: each.is_settled(len(self.nodes), MASTERS))
 
     async def heal(self) -> None:
         """Start again what was killed, and empty everything."""
@@ -175,10 +176,9 @@ class Cluster:
                 await until(node.revive)
                 await until(node.is_ready)
         await self.settle()
-        for node in self.nodes:
-            if (await node.told("replication"))["role"] == "master":
-                await node.call("FLUSHALL")
-                await node.call("FUNCTION", "FLUSH")
+        for node in await self.masters():
+            await node.call("FLUSHALL")
+            await node.call("FUNCTION", "FLUSH")
 
     async def add(self) -> ClusterNode:
         """Add a node without slots."""
@@ -186,7 +186,7 @@ class Cluster:
         self.nodes.append(node)
         await node.start_whole()
         await self._meet(node)
-        await eventually(lambda: _knows_all(self.nodes))
+        await eventually(lambda: _know_all(self.nodes))
         return node
 
     async def remove(self, node: ClusterNode) -> None:
@@ -195,6 +195,23 @@ class Cluster:
         node.kill()
         for other in self.nodes:
             await other.call("CLUSTER", "FORGET", node.node_id)
+
+    async def masters(self) -> list[ClusterNode]:
+        """Give the masters that run."""
+        running = [node for node in self.nodes if not node.has_ended()]
+        return [node for node in running if (await node.told("replication"))["role"] == "master"]
+
+    async def promote(self, replica: ClusterNode) -> None:
+        """Let a replica take its master's place, as an operator does: again, where its master does not know it yet."""
+
+        async def leads() -> bool:
+            if (await replica.told("replication"))["role"] == "master":
+                return True
+            await replica.call("CLUSTER", "FAILOVER")
+            await asyncio.sleep(PROMOTION_SECONDS)
+            return False
+
+        await eventually(leads)
 
     async def owner(self, shard: int) -> ClusterNode:
         """Give the node that says itself that it has a shard's slot."""
@@ -208,7 +225,7 @@ class Cluster:
         found: dict[str, int] = {}
         for shard in range(SHARDS_MAX):
             found.setdefault((await self.owner(shard)).node_id, shard)
-            if len(found) == 3:
+            if len(found) == MASTERS:
                 break
         return list(found.values())
 
@@ -220,9 +237,8 @@ class Cluster:
         await source.call("CLUSTER", "SETSLOT", slot, "MIGRATING", target.node_id)
         yield SlotMove(shard, source, target)
         # The new owner first: else nobody would have the slot for a moment.
-        for node in (target, source, *self.nodes):
-            if (await node.told("replication"))["role"] == "master":
-                await node.call("CLUSTER", "SETSLOT", slot, "NODE", target.node_id)
+        for node in (target, source, *await self.masters()):
+            await node.call("CLUSTER", "SETSLOT", slot, "NODE", target.node_id)
 
     async def move(self, shard: int, target: ClusterNode) -> None:
         """Move a shard's slot with all that is in it."""
@@ -289,11 +305,16 @@ async def _replicate(replica: ClusterNode, master: ClusterNode) -> bool:
     return True
 
 
-async def _knows_all(nodes: Sequence[ClusterNode]) -> bool:
+async def _know_all(nodes: Sequence[ClusterNode]) -> bool:
+    """Say whether every node serves, knows every other one, and the newest epoch: else its claims would be old."""
     known = [(await node.call("CLUSTER", "NODES")).decode() for node in nodes]
-    return all(
-        len(lines := text.splitlines()) == len(nodes) and "handshake" not in text and lines
-        for text in known
+    told = [(await node.call("CLUSTER", "INFO")).decode() for node in nodes]
+    epochs = {text.partition("cluster_current_epoch:")[2].split()[0] for text in told}
+    serving = all("cluster_state:ok" in text for text in told)
+    return (
+        serving
+        and len(epochs) == 1
+        and all(len(text.splitlines()) == len(nodes) and "handshake" not in text for text in known)
     )
 
 
