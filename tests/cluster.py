@@ -202,7 +202,7 @@ class Cluster:
         return [node for node in running if (await node.told("replication"))["role"] == "master"]
 
     async def promote(self, replica: ClusterNode) -> None:
-        """Let a replica take its master's place, as an operator does: again, where its master does not know it yet."""
+        """Let a replica take its master's place; it is asked again where its master does not know it yet."""
 
         async def leads() -> bool:
             if (await replica.told("replication"))["role"] == "master":

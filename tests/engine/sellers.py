@@ -17,6 +17,8 @@ from allocation.outcomes import Outcome
 
 HOUR_MS = 3_600_000
 PAUSE_SECONDS = 0.005
+# Longer than a cluster takes to replace a master.
+SELL_SECONDS_MAX = 30.0
 ENOUGH = Move("more", "", int(Movement.RECEIPT), 0, "", (MovedLine("MUG", "LON", 1_000_000),))
 
 
@@ -47,9 +49,10 @@ class Seller:
     async def sell(self, mugs: int = 1) -> None:
         """Sell some, however often that must be asked for."""
         through = len(self.sold) + mugs
-        while len(self.sold) < through:
-            if not await self.try_once():
-                await asyncio.sleep(PAUSE_SECONDS)
+        async with asyncio.timeout(SELL_SECONDS_MAX):
+            while len(self.sold) < through:
+                if not await self.try_once():
+                    await asyncio.sleep(PAUSE_SECONDS)
 
     @asynccontextmanager
     async def selling(self) -> AsyncIterator[None]:
