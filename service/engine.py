@@ -7,8 +7,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 import asyncpg
 from msgspec import Struct
 
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
 from allocation.gate.redis_reads import RedisReads
+from allocation.gate.servers import RedisServers
 from allocation.group_commit import OnDurable
 from allocation.ledger.postgres_ledger import PostgresLedger
 from allocation.pipeline import Pipeline
@@ -89,14 +90,16 @@ async def open_engine(
     async with AsyncExitStack() as stack:
         pool = await asyncpg.create_pool(database_url, min_size=1, max_size=10)
         stack.push_async_callback(_close_pool, pool)
-        redis = connect(redis_url)
-        stack.push_async_callback(redis.aclose)
+        servers = RedisServers(redis_url)
+        stack.push_async_callback(servers.close)
         shards: list[ShardEngine] = []
         for number in range(await read_layout(pool)):
             ledger = PostgresLedger(database_url, number)
             stack.push_async_callback(ledger.close)
-            gate = RedisGate(redis, number, settings.key_retention_ms, settings.event_retention_ms)
-            reads = RedisReads(redis, number)
+            gate = RedisGate(
+                servers, number, settings.key_retention_ms, settings.event_retention_ms
+            )
+            reads = RedisReads(servers, number)
             stack.push_async_callback(reads.close)
             pipeline = Pipeline(gate, ledger, on_durable=listener(number))
             shards.append(ShardEngine(number, pipeline, gate, reads, ledger))

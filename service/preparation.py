@@ -8,17 +8,17 @@ from pogo_core.util import migrate
 
 from allocation.shards.layout import find_layout, lay_out
 from service.embedded.errors import StartError
-from service.suitability import is_cluster, require_suitable
+from service.suitability import require_suitable
 
 
 async def prepare(redis_url: str, database_url: str) -> None:
     """Look whether the servers can keep the promise, and bring the database to this version's tables."""
-    await require_suitable(redis_url, database_url)
+    is_cluster = await require_suitable(redis_url, database_url)
     await migrate_database(database_url)
     connection = await asyncpg.connect(database_url)
     try:
         if await find_layout(connection) is None:
-            if await is_cluster(redis_url):
+            if is_cluster:
                 raise StartError(
                     "The Redis is a cluster; say first how many shards there are: `ringfence init --shards N`."
                 )

@@ -14,11 +14,13 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from one_redis import OneRedis
 from pogo_core.util import migrate
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
 
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
+from allocation.gate.servers import connect
 from allocation.shards.layout import lay_out
 from service.embedded.servers import embedded_servers
 from service.settings import Settings
@@ -82,7 +84,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 @pytest.fixture
 def gate(redis: Redis) -> RedisGate:
     """Give a gate with a week's retention that holds no state yet."""
-    return RedisGate(redis, 0, 7 * DAY_MS, 14 * DAY_MS)
+    return RedisGate(OneRedis(redis), 0, 7 * DAY_MS, 14 * DAY_MS)
 
 
 @pytest.fixture(scope="session")

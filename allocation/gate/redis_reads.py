@@ -4,11 +4,9 @@ import asyncio
 from collections.abc import Sequence
 from typing import Any
 
-from redis.asyncio import Redis
-
 from allocation.errors import GateUnverified
 from allocation.gate.keys import shard_keys
-from allocation.gate.redis_gate import FAULTS
+from allocation.gate.servers import FAULTS, RedisServers
 from allocation.ports import KeyUnreadableError, Moment
 
 TIMEOUT_SECONDS = 5.0
@@ -17,21 +15,29 @@ SORTED_SETS = (6, 7)
 
 
 class RedisReads:
-    """Reads of one shard on a connection of its own.
+    """Reads of one shard on a connection of its own, to the server that holds it when the reads begin.
 
     Raises GateUnverified for every fault of the server, and KeyUnreadableError for a key of another kind.
 
     A sorted set gives scores for records.
     """
 
-    def __init__(self, redis: Redis, shard: int) -> None:
+    def __init__(self, servers: RedisServers, shard: int) -> None:
+        self._servers, self._shard = servers, shard
         # The client annotates answers as bytes, text or nothing; what a call gives is said where it is made.
-        self._redis: Any = redis
+        self._redis: Any = None
         self._keys = shard_keys(shard)
         self._connection: Any = None
 
     async def moment(self) -> Moment:
-        """Say where the gate stands. Raises GateUnverified also where it has no state, as all of these do."""
+        """Say where the gate stands, and read there from now on.
+
+        Raises GateUnverified also where it has no state, as all of these do.
+        """
+        redis = await self._servers.find(self._shard)
+        if redis is not self._redis:
+            await self.close()
+            self._redis = redis
         return (await self._read("PING"))[0]
 
     async def records(
@@ -90,6 +96,7 @@ class RedisReads:
         # takes longer than all that is done with its answer.
         connection = self._connection
         if connection is None:
+            self._redis = self._redis or await self._servers.find(self._shard)
             connection = self._connection = await self._redis.connection_pool.get_connection()
         commands = (
             ("MULTI",),

@@ -8,6 +8,7 @@ import asyncpg
 import msgspec
 from engine.shards import PATIENT
 from engine.table import Shop
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.commands import Command, ReadStock
@@ -54,7 +55,7 @@ class Shards:
                 ledger = PostgresLedger(database_url, number)
                 stack.push_async_callback(ledger.close)
                 await ledger.create()
-                gate = RedisGate(redis, number, retention_ms, 14 * DAY_MS)
+                gate = RedisGate(OneRedis(redis), number, retention_ms, 14 * DAY_MS)
                 pipeline = Pipeline(gate, ledger, limits=limits)
                 await pipeline.start()
                 stack.push_async_callback(pipeline.stop)

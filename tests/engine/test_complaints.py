@@ -4,6 +4,7 @@ import asyncio
 
 from engine.shards import WHOLE
 from engine.table import Shop
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.commands import Reserve, Wanted
@@ -55,7 +56,7 @@ async def test_racing_reservations_never_oversubscribe_medusa_16569(
 ) -> None:
     """Ten units and forty shoppers at once over separate connections: ten are held, the counter says ten."""
     await one_shard.follow("receive MUG LON 10")
-    gate = RedisGate(redis, 0, 1_000_000, 1_000_000)
+    gate = RedisGate(OneRedis(redis), 0, 1_000_000, 1_000_000)
     identity = await gate.prepare()
 
     async def shopper(number: int) -> Outcome:

@@ -7,6 +7,7 @@ import asyncpg
 import msgspec
 import pytest
 from engine.shards import CATALOGUE, WHOLE, Shard, hold, until
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.audit import audit
@@ -38,7 +39,7 @@ class Watched:
     def __init__(self, gate: RedisGate, redis: Redis, database_url: str) -> None:
         self.database_url = database_url
         self.ledger = PostgresLedger(database_url, 0)
-        self.reads = RedisReads(redis, 0)
+        self.reads = RedisReads(OneRedis(redis), 0)
         self.findings = PostgresFindings(database_url, 0)
         self.found: list[Finding] = []
         self.verification = Verification(self.reads, self.ledger, cpu_share_max=1.0)
@@ -336,7 +337,7 @@ async def test_checkpoints_are_kept(shard: Shard, redis: Redis) -> None:
         assert "MUG" in state.records[2]
         kept.append((sequence, last_hash))
 
-    reads = RedisReads(redis, 0)
+    reads = RedisReads(OneRedis(redis), 0)
     verification = Verification(
         reads, shard.ledger, cpu_share_max=1.0, keep_checkpoint=keep, checkpoint_entries=10
     )

@@ -6,6 +6,7 @@ from random import Random
 
 import pytest
 from engine.many import DAY_MS, SHARDS, Shards
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.audit import audit
@@ -135,7 +136,10 @@ async def test_carts_stay_whole(redis: Redis, database_url: str, seed: int) -> N
             await asyncio.sleep(2 * SETTLED_WRITE_SECONDS)
         await check_legs(first, shoppers)
         for number in range(SHARDS):
-            gate, reads = RedisGate(redis, number, 1, 1), RedisReads(redis, number)
+            gate, reads = (
+                RedisGate(OneRedis(redis), number, 1, 1),
+                RedisReads(OneRedis(redis), number),
+            )
             found = await audit(gate, first.ledgers[number], lambda _read, _all: None, reads)
             await reads.close()
             assert found.holds, (found.breaks, found.oversold, found.differences)

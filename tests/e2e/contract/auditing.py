@@ -6,9 +6,11 @@ import asyncpg
 from e2e.contract.http_client import Client
 from e2e.contract.processes import ADMIN_KEY, ServiceProcess, Stores
 from e2e.contract.shop import Shop, becomes
+from one_redis import OneRedis
 
 from allocation.audit import Audit, audit
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
+from allocation.gate.servers import connect
 from allocation.ledger.postgres_ledger import PostgresLedger
 from allocation.shards.layout import read_layout
 
@@ -37,7 +39,7 @@ async def _audit(stores: Stores) -> Audit:
     try:
         for shard in range(await read_layout(connection)):
             ledger = PostgresLedger(stores.database_url, shard)
-            audits.append(await audit(RedisGate(redis, shard, HOUR_MS, HOUR_MS), ledger))
+            audits.append(await audit(RedisGate(OneRedis(redis), shard, HOUR_MS, HOUR_MS), ledger))
             await ledger.close()
     finally:
         await connection.close()
