@@ -16,7 +16,7 @@ from allocation.pipeline import Pipeline
 from allocation.ports import Decider
 from allocation.shards.layout import read_layout
 from allocation.shards.many import ManyShards
-from allocation.shards.postgres_claims import PostgresClaims
+from allocation.shards.postgres_claims import LAG_SECONDS_MAX, PostgresClaims
 from allocation.shards.settling import Settling
 from service.settings import Settings
 
@@ -43,6 +43,7 @@ class Engine(Struct, frozen=True):
     shards: tuple[ShardEngine, ...]
     decider: Decider
     settling: Settling | None
+    claims: PostgresClaims | None
     pool: asyncpg.Pool
     broken: asyncio.Future[None]
 
@@ -50,6 +51,15 @@ class Engine(Struct, frozen=True):
     def open(self) -> bool:
         """Whether every shard decides."""
         return all(shard.pipeline.verified is not None for shard in self.shards)
+
+    @property
+    def timely(self) -> bool:
+        """Whether what is decided becomes durable as soon as it should."""
+        pipelines = [shard.pipeline for shard in self.shards]
+        return (self.claims is None or self.claims.lag_seconds <= LAG_SECONDS_MAX) and all(
+            pipeline.ledger_lag_seconds <= pipeline.limits.ledger_lag_seconds_max
+            for pipeline in pipelines
+        )
 
     def named(self, shard: ShardEngine) -> str:
         """Name a shard for a person, who need not know of shards where there is one."""
@@ -116,11 +126,11 @@ def _joined(
 ) -> Engine:
     pipelines = [shard.pipeline for shard in shards]
     if len(shards) == 1:
-        return Engine(shards, pipelines[0], None, pool, pipelines[0].broken)
+        return Engine(shards, pipelines[0], None, None, pool, pipelines[0].broken)
     claims = PostgresClaims(pool)
     stack.push_async_callback(claims.close)
     many = ManyShards(pipelines, claims, settings.key_retention_ms)
-    return Engine(shards, many, many.settling, pool, _first_broken(pipelines))
+    return Engine(shards, many, many.settling, claims, pool, _first_broken(pipelines))
 
 
 def _first_broken(pipelines: list[Pipeline]) -> asyncio.Future[None]:

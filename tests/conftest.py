@@ -18,6 +18,7 @@ from one_redis import OneRedis
 from pogo_core.util import migrate
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
+from tested import SHARDS
 
 from allocation.gate.redis_gate import RedisGate
 from allocation.gate.servers import connect
@@ -31,8 +32,6 @@ MIGRATIONS = (ROOT / "allocation/ledger/migrations", ROOT / "service/migrations"
 REDIS_DATABASES = range(15, 7, -1)
 MARK = "left-by-tests-of-ringfence"
 DAY_MS = 86_400_000
-# What is tested over HTTP holds for any number of shards.
-SHARDS = int(os.environ.get("TESTED_SHARDS", "1"))
 
 
 class Servers(NamedTuple):
@@ -100,6 +99,15 @@ def database_url(servers: Servers, _template: str) -> Iterator[str]:
     """Give a migrated database of the test's own; the ledger in it could not be emptied again."""
     name = f"{_template}_{uuid.uuid4().hex[:8]}"
     asyncio.run(_execute(servers.database_url, f'CREATE DATABASE "{name}" TEMPLATE "{_template}"'))
+    yield _with_path(servers.database_url, name)
+    asyncio.run(_execute(servers.database_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+@pytest.fixture
+def empty_database_url(servers: Servers) -> Iterator[str]:
+    """Give a database without any table."""
+    name = f"ringfence_test_{uuid.uuid4().hex[:12]}"
+    asyncio.run(_execute(servers.database_url, f'CREATE DATABASE "{name}"'))
     yield _with_path(servers.database_url, name)
     asyncio.run(_execute(servers.database_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
 

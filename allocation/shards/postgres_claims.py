@@ -4,6 +4,7 @@ A claim is no part of the ledger. Where a promoted standby lacks one, the shards
 """
 
 import asyncio
+import time
 from collections.abc import Sequence
 
 import asyncpg
@@ -15,6 +16,8 @@ from allocation.ledger.queries import named_queries
 from allocation.shards.claims import Claim
 
 TIMEOUT_SECONDS = 5.0
+# Claims this late are refused before anything is decided, as where the ledger is behind.
+LAG_SECONDS_MAX = 0.25
 # Longer than every answer may take: until then, whoever made the claim is still at work on it.
 SETTLE_SECONDS = 10.0
 CLAIMS_PER_INSERT_MAX = 512
@@ -25,6 +28,7 @@ SETTLED_WRITE_SECONDS = 0.2
 class _Waiting(Struct, frozen=True):
     wanted: Claim
     standing: "asyncio.Future[Claim]"
+    since: float
 
 
 class PostgresClaims:
@@ -35,6 +39,8 @@ class PostgresClaims:
         self._queries = named_queries("allocation.shards")
         self._waiting: list[_Waiting] = []
         self._inserting: asyncio.Task[None] | None = None
+        # Since when the oldest of what is being inserted waits.
+        self._since = 0.0
         self._settled: set[str] = set()
         self._writing: asyncio.Task[None] | None = None
 
@@ -45,10 +51,17 @@ class PostgresClaims:
                 task.cancel()
                 await asyncio.gather(task, return_exceptions=True)
 
+    @property
+    def lag_seconds(self) -> float:
+        """For how long the oldest claim has waited to be made."""
+        return time.monotonic() - self._since if self._since else 0.0
+
     async def claim(self, wanted: Claim) -> Claim:
         """Make a claim, and give the one that stands. Raises LedgerUnavailable."""
+        if self.lag_seconds > LAG_SECONDS_MAX:
+            raise LedgerUnavailable
         standing: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
-        self._waiting.append(_Waiting(wanted, standing))
+        self._waiting.append(_Waiting(wanted, standing, time.monotonic()))
         if self._inserting is None:
             self._inserting = asyncio.create_task(self._insert_all())
         return await standing
@@ -89,9 +102,10 @@ class PostgresClaims:
             while self._waiting:
                 batch = self._waiting[:CLAIMS_PER_INSERT_MAX]
                 del self._waiting[:CLAIMS_PER_INSERT_MAX]
+                self._since = batch[0].since
                 await self._insert(batch)
         finally:
-            self._inserting = None
+            self._inserting, self._since = None, 0.0
             _fail(self._waiting)
             self._waiting.clear()
 
