@@ -27,6 +27,7 @@ from benchmarks import (
     rebuild,
     redis_memory,
     reserve,
+    safety,
     service_memory,
 )
 from benchmarks.figures import Figure, Settings, row
@@ -48,7 +49,10 @@ QUESTIONS: dict[str, Callable[[Settings], list[Figure]]] = {
     "service_memory": service_memory.measure,
     "delta_latency": delta_latency.measure,
     "rebuild": rebuild.measure,
+    "safety": safety.measure,
 }
+# What is asked only by its name: it needs the history of the repository.
+BY_NAME_ALONE = {"safety"}
 
 
 @click.command()
@@ -75,7 +79,7 @@ def main(questions: tuple[str, ...], runs: int, seconds: float | None, long: boo
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     sys.stderr.write(f"{machine()}\n{command}\n")
     figures: dict[str, list[Figure]] = {}
-    for name in questions or QUESTIONS:
+    for name in questions or [name for name in QUESTIONS if name not in BY_NAME_ALONE]:
         sys.stderr.write(f"{name} …\n")
         try:
             figures[name] = QUESTIONS[name](settings)
