@@ -29,6 +29,7 @@ from benchmarks import (
     reserve,
     safety,
     service_memory,
+    verification,
 )
 from benchmarks.figures import Figure, Settings, row
 from benchmarks.load import LoadFailed
@@ -49,6 +50,7 @@ QUESTIONS: dict[str, Callable[[Settings], list[Figure]]] = {
     "service_memory": service_memory.measure,
     "delta_latency": delta_latency.measure,
     "rebuild": rebuild.measure,
+    "verification": verification.measure,
     "safety": safety.measure,
 }
 # What is asked only by its name: it needs the history of the repository.

@@ -8,9 +8,9 @@ import click
 
 from allocation.checkpoints import write_checkpoint
 from allocation.folding import FoldedState
-from allocation.history import ReadLedger
+from allocation.history import ReadLedger, history_from_checkpoint
 from allocation.ledger.postgres_findings import PostgresFindings
-from allocation.verification import Verification
+from allocation.verification import Checkpoints, Verification
 from allocation.watch import Watch
 from service.bootstrap import migrate_database
 from service.commands.connections import addresses, reached_engine, read_settings, run
@@ -63,13 +63,16 @@ async def _look_for_ever(level: int) -> None:
         ) -> None:
             await write_checkpoint(engine.ledger, state, sequence, last_hash)
 
+        checkpoints = Checkpoints(
+            begin=lambda: history_from_checkpoint(engine.ledger), keep=keep_checkpoint
+        )
         findings = PostgresFindings(places.database_url, SHARD)
         watching = Watching(SHARD, settings.verify_seconds)
         watch = Watch(
             engine.gate,
             engine.ledger,
             findings,
-            Verification(engine.reads, engine.ledger, keep_checkpoint=keep_checkpoint),
+            Verification(engine.reads, engine.ledger, checkpoints=checkpoints),
             watching.note_finding,
         )
         try:
