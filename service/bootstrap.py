@@ -38,6 +38,7 @@ from service.warehouses.sources import SourceRing, SourceStore
 from service.workers.credentials import LOOK_SECONDS, Credentials
 from service.workers.inbound import Inbound
 from service.workers.loop import Loop
+from service.workers.outages import Outages
 from service.workers.pruning import IDLE_SECONDS, InboxPruning, Pruning
 from service.workers.pushing import Pushing
 
@@ -154,12 +155,19 @@ async def _start_ends(
     )
     pushing = Pushing(storefronts, projection, core.figures, _connector(settings))
     inbox_pruning = InboxPruning(inbox, settings.event_retention_ms)
+    outages = Outages()
     loops = {
-        "credentials": Loop("credentials", credentials.run_once, idle_seconds=LOOK_SECONDS),
-        "inbound": Loop("inbound", Inbound(inbox, sources, pipeline).run_once),
-        "pushing": Loop("pushing", pushing.run_once),
-        "pruning": Loop("pruning", Pruning(deltas).run_once, idle_seconds=IDLE_SECONDS),
-        "inbox pruning": Loop("inbox pruning", inbox_pruning.run_once, idle_seconds=IDLE_SECONDS),
+        "credentials": Loop(
+            "credentials", credentials.run_once, idle_seconds=LOOK_SECONDS, outages=outages
+        ),
+        "inbound": Loop("inbound", Inbound(inbox, sources, pipeline).run_once, outages=outages),
+        "pushing": Loop("pushing", pushing.run_once, outages=outages),
+        "pruning": Loop(
+            "pruning", Pruning(deltas).run_once, idle_seconds=IDLE_SECONDS, outages=outages
+        ),
+        "inbox pruning": Loop(
+            "inbox pruning", inbox_pruning.run_once, idle_seconds=IDLE_SECONDS, outages=outages
+        ),
     }
     credentials.on_change = loops["credentials"].wake
     projection.on_published = pushing.on_settled = loops["pushing"].wake

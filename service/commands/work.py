@@ -13,6 +13,7 @@ from service.warehouses.sources import SourceRing, SourceStore
 from service.workers.credentials import LOOK_SECONDS, Credentials
 from service.workers.inbound import Inbound
 from service.workers.loop import Loop
+from service.workers.outages import Outages
 
 
 @click.command()
@@ -35,12 +36,19 @@ async def _work() -> None:
             (KeyStore(engine.pool), KeyRing()),
             (SourceStore(engine.pool), ring),
         )
-        reading = Loop("credentials", credentials.run_once, idle_seconds=LOOK_SECONDS)
+        outages = Outages()
+        reading = Loop(
+            "credentials", credentials.run_once, idle_seconds=LOOK_SECONDS, outages=outages
+        )
         credentials.on_change = reading.wake
         await credentials.run_once()
         loops = (
             reading,
-            Loop("inbound", Inbound(Inbox(engine.pool), ring, engine.pipeline).run_once),
+            Loop(
+                "inbound",
+                Inbound(Inbox(engine.pool), ring, engine.pipeline).run_once,
+                outages=outages,
+            ),
         )
         for loop in loops:
             loop.start()

@@ -1,11 +1,10 @@
 """The one loop under every worker: it owns the pauses, the wake-up, the back-off and the end."""
 
 import asyncio
-import logging
 import random
 from collections.abc import Awaitable, Callable
 
-_LOGGER = logging.getLogger(__name__)
+from service.workers.outages import Outages
 
 IDLE_SECONDS = 1.0
 RETRY_SECONDS = 0.1
@@ -18,7 +17,8 @@ class Loop:
     """Runs one duty again and again.
 
     `run_once` gives how much it did: after some, it runs again at once; after none, it waits until `wake` or
-    for `idle_seconds`. What it raises is logged, and the pauses after that grow.
+    for `idle_seconds`. What it raises is logged, and the pauses after that grow. Loops that share `outages` tell
+    together, once, that a server is away.
     """
 
     def __init__(
@@ -28,12 +28,14 @@ class Loop:
         *,
         idle_seconds: float = IDLE_SECONDS,
         retry_seconds_max: float = RETRY_SECONDS_MAX,
+        outages: Outages | None = None,
     ) -> None:
         self.name = name
         self.faults = 0
         self._run_once = run_once
         self._idle_seconds = idle_seconds
         self._retry_seconds_max = retry_seconds_max
+        self._outages = outages or Outages()
         self._awake, self._stopping = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -66,18 +68,14 @@ class Loop:
                 done = await self._run_once()
             except Exception as fault:  # noqa: BLE001 - the edge of a worker: its next attempt is the answer
                 consecutive_faults += 1
-                self._report(fault, consecutive_faults)
+                self.faults += 1
+                self._outages.note(self.name, fault)
                 await _wait(self._stopping, self._retry_pause(consecutive_faults))
                 continue
             consecutive_faults = 0
+            self._outages.end(self.name)
             if done == 0:
                 await _wait(self._awake, _jittered(self._idle_seconds))
-
-    def _report(self, fault: Exception, consecutive_faults: int) -> None:
-        self.faults += 1
-        # A server that is away for an hour is one line, and not thousands.
-        if consecutive_faults == 1:
-            _LOGGER.warning("The worker %s met a fault and goes on.", self.name, exc_info=fault)
 
     def _retry_pause(self, consecutive_faults: int) -> float:
         doubled = RETRY_SECONDS * 2.0 ** min(consecutive_faults - 1, 20)
