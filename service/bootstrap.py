@@ -41,6 +41,7 @@ from service.workers.loop import Loop
 from service.workers.outages import Outages
 from service.workers.pruning import IDLE_SECONDS, InboxPruning, Pruning
 from service.workers.pushing import Pushing
+from service.workers.server_look import SERVER_LOOK_SECONDS, ServerLook
 
 
 class Service(Struct, frozen=True):
@@ -164,6 +165,13 @@ async def _start_ends(
         "pushing": Loop("pushing", pushing.run_once, outages=outages),
         "pruning": Loop(
             "pruning", Pruning(deltas).run_once, idle_seconds=IDLE_SECONDS, outages=outages
+        ),
+        "server look": Loop(
+            "server look",
+            ServerLook(pipeline, core.ledger).run_once,
+            idle_seconds=SERVER_LOOK_SECONDS,
+            retry_seconds_max=SERVER_LOOK_SECONDS,
+            outages=outages,
         ),
         "inbox pruning": Loop(
             "inbox pruning", inbox_pruning.run_once, idle_seconds=IDLE_SECONDS, outages=outages

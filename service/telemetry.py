@@ -1,5 +1,6 @@
 """What operators can watch: the metrics of one process."""
 
+import os
 import time
 from collections.abc import Iterable
 
@@ -31,6 +32,11 @@ class PipelineCollector(Collector):
         for outcome, count in sorted(pipeline.decisions.items()):
             decisions.add_metric([Outcome(outcome).name.lower()], count)
         yield decisions
+        answering = GaugeMetricFamily(
+            "ringfence_process", "Always 1; the label says which process answers.", labels=["pid"]
+        )
+        answering.add_metric([str(os.getpid())], 1)
+        yield answering
         for name, text, value in (
             (
                 "gate_verified",
