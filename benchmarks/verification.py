@@ -143,6 +143,6 @@ def _figures(first: _Cost, later: Sequence[_Cost], kept_bytes: int) -> list[Figu
         ),
         figure(f"{question}: of ours", "s", [c.own_seconds for c in later], records),
         figure(f"{question}: of Redis", "s", [c.redis_seconds for c in later], records),
-        figure("the first round, with the ledger", "s", [first.seconds], first.records),
+        figure("the first round, from a checkpoint", "s", [first.seconds], first.records),
         figure("kept in memory, a record", "B", [kept_bytes / first.records], first.records),
     ]

@@ -20,6 +20,7 @@ from benchmarks import (
     reserve,
     safety,
     service_memory,
+    verification,
 )
 from benchmarks.engine_alone import Addresses
 from benchmarks.figures import Figure, Settings, Target, percentile, row
@@ -45,6 +46,8 @@ TINY = Settings(
     reservations=200,
     ledger_skus=50,
     ledger_entries=400,
+    verified_skus=50,
+    verified_entries=400,
     open_requests_per_second=100.0,
     changes_per_second=50.0,
 )
@@ -305,7 +308,7 @@ def test_acknowledged_but_absent_is_a_failure(service: Running) -> None:
         require_in_ledger(service, "checked", {201: report.answers + 1})
 
 
-@pytest.mark.parametrize("question", [engine, redis_memory, rebuild])
+@pytest.mark.parametrize("question", [engine, redis_memory, rebuild, verification])
 def test_question_to_the_engine(
     question: object, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
