@@ -48,17 +48,21 @@ class Engine(Struct, frozen=True):
     broken: asyncio.Future[None]
 
     @property
+    def pipelines(self) -> list[Pipeline]:
+        """The pipeline of each shard."""
+        return [shard.pipeline for shard in self.shards]
+
+    @property
     def open(self) -> bool:
         """Whether every shard decides."""
-        return all(shard.pipeline.verified is not None for shard in self.shards)
+        return all(pipeline.verified is not None for pipeline in self.pipelines)
 
     @property
     def timely(self) -> bool:
         """Whether what is decided becomes durable as soon as it should."""
-        pipelines = [shard.pipeline for shard in self.shards]
         return (self.claims is None or self.claims.lag_seconds <= LAG_SECONDS_MAX) and all(
             pipeline.ledger_lag_seconds <= pipeline.limits.ledger_lag_seconds_max
-            for pipeline in pipelines
+            for pipeline in self.pipelines
         )
 
     def named(self, shard: ShardEngine) -> str:
