@@ -19,7 +19,7 @@ from allocation.gate.keys import shard_keys
 from allocation.gate.redis_gate import OVERDUE_PER_CALL_MAX, RedisGate
 from allocation.gate.scripts import library, lua_source, version
 from allocation.outcomes import Outcome
-from benchmarks.engine_alone import SHARD, Addresses, running_engine
+from benchmarks.engine_alone import SHARD, Addresses, Engine, running_engine
 from benchmarks.figures import Figure, Settings, Target, figure
 from benchmarks.load import LoadFailed
 from benchmarks.long_ledger import FINGERPRINT
@@ -57,7 +57,7 @@ async def _measure(settings: Settings, addresses: Addresses) -> list[Figure]:
         await engine.decide_all(reserves)
         redis = engine.redis
         await redis.function_load(_library_without(), replace=True)
-        calls = await _Calls.on(redis)
+        calls = await _Calls.on(engine)
         found: list[Figure] = []
         for size in BATCHES:
             found += await _of_batch(settings, calls, reserves[:size])
@@ -71,11 +71,11 @@ class _Calls:
         self._redis, self._arguments = redis, arguments
 
     @classmethod
-    async def on(cls, redis: Redis) -> "_Calls":
-        gate = RedisGate(redis, SHARD, RETENTION_MS, RETENTION_MS)
+    async def on(cls, engine: Engine) -> "_Calls":
+        gate = RedisGate(engine.servers, SHARD, RETENTION_MS, RETENTION_MS)
         identity, state = await gate.prepare(), await gate.present_state()
         assert state is not None, "Bug: the gate was opened before"
-        return cls(redis, (state[0], identity.run_id, identity.replication_id))
+        return cls(engine.redis, (state[0], identity.run_id, identity.replication_id))
 
     async def microseconds(self, name: str, commands: Sequence[Reserve]) -> float:
         """Give what one call of a turn took."""

@@ -25,7 +25,7 @@ from benchmarks.engine_alone import SHARD, Addresses, Engine, own_servers, runni
 from benchmarks.figures import Figure, Settings, Target, figure
 from benchmarks.load import LoadFailed
 from benchmarks.long_ledger import FINGERPRINT, LongLedger
-from service.bootstrap import migrate_database
+from service.preparation import migrate_database
 
 SALES_PER_ROUND = 500
 TTL_MS = 900_000
@@ -58,7 +58,7 @@ async def _measure(settings: Settings, addresses: Addresses) -> list[Figure]:
     async with running_engine(addresses) as engine:
         ledger, reads = (
             PostgresLedger(addresses.database_url, SHARD),
-            RedisReads(engine.redis, SHARD),
+            RedisReads(engine.servers, SHARD),
         )
         await _keep_checkpoint(ledger, settings.verified_entries // 2)
         verification = Verification(
