@@ -191,7 +191,7 @@ async def test_the_node_that_was_named_is_lost(cluster: Cluster, sellers: list[S
 async def test_a_slot_that_nobody_has(
     cluster: Cluster, nodes: RedisServers, sellers: list[Seller]
 ) -> None:
-    """Its shard decides nothing, and says so, until a node has the slot again, whatever others say of that node."""
+    """Its shard decides nothing until a node itself says that it has the slot, whatever others say of it."""
     seller = sellers[0]
     owner = await cluster.owner(shard_of(seller))
     slot = slot_of(shard_of(seller))

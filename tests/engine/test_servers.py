@@ -237,6 +237,15 @@ async def test_a_gate_that_is_only_read_finds_its_server(pair: Pair, both: Redis
     assert await gate.scan_stock(0, 10) == (0, {})
 
 
+async def test_a_gate_that_was_not_prepared_decides_nothing(both: RedisServers) -> None:
+    """It finds its server all the same, whose identity it cannot know."""
+    prepared = RedisGate(both, SHARD, HOUR_MS, HOUR_MS)
+    await prepared.prepare()
+    gate = RedisGate(both, SHARD, HOUR_MS, HOUR_MS, prepared.clock)
+    with pytest.raises(Fenced):
+        await gate.decide(1, Identity("nobody", "nobody"), [], 0)
+
+
 async def _read_only(pair: Pair, _decide: Any) -> None:
     await pair.first.call("REPLICAOF", "127.0.0.1", 1)
 
