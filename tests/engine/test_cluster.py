@@ -14,6 +14,7 @@ from allocation.errors import GateUnverified
 from allocation.gate.keys import KEY_NAMES, shard_keys
 from allocation.gate.redis_gate import RedisGate
 from allocation.gate.servers import RedisServers
+from allocation.takeover import take_over_and_rebuild
 from service.embedded.errors import StartError
 from service.suitability import require_suitable_redis
 
@@ -140,6 +141,23 @@ async def test_a_slot_moves_and_comes_back(cluster: Cluster, sellers: list[Selle
         assert await sold_on(target, seller) >= len(seller.sold)
     assert seller.unknown == 0
     assert seller.refused >= 2 * len(KEY_NAMES)
+
+
+async def test_a_rebuild_while_a_slot_moves(cluster: Cluster, sellers: list[Seller]) -> None:
+    """It cannot be done there, and leaves no state; the new owner gets all of it from the ledger."""
+    seller = sellers[0]
+    owner, target = [await cluster.owner(shard_of(each)) for each in sellers[:2]]
+    async with cluster.moving(shard_of(seller), target) as move:
+        with pytest.raises(GateUnverified):
+            await take_over_and_rebuild(
+                seller.shard.gate, seller.shard.ledger, lambda _read, _through: None
+            )
+        for key in await move.keys():
+            await move.move_key(key)
+        assert not await seller.try_once()
+    await seller.sell(5)
+    assert await sold_on(target, seller) >= len(seller.sold)
+    await cluster.move(shard_of(seller), owner)
 
 
 async def test_slots_move_under_sales(cluster: Cluster, sellers: list[Seller]) -> None:
