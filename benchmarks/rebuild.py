@@ -38,7 +38,7 @@ from benchmarks.engine_alone import SHARD, Addresses, own_servers, running_engin
 from benchmarks.figures import Figure, Settings, Target, figure
 from benchmarks.load import LoadFailed
 from benchmarks.long_ledger import FINGERPRINT, LongLedger
-from service.bootstrap import migrate_database
+from service.preparation import migrate_database
 from service.settings import Settings as ServiceSettings
 
 CHECKPOINT_SHARE, TAIL_SHARE = 5, 10

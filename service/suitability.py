@@ -19,14 +19,18 @@ DURABILITY = ("fsync", "full_page_writes", "synchronous_commit")
 REDIS_PORT, POSTGRES_PORT = 6379, 5432
 
 
-async def require_suitable(redis_url: str, database_url: str) -> None:
-    """Stop the start, with a sentence, where a server is away, too old, or would lose what was promised."""
-    await require_suitable_redis(redis_url)
+async def require_suitable(redis_url: str, database_url: str) -> bool:
+    """Stop the start, with a sentence, where a server is away, too old, or would lose what was promised.
+
+    Says whether the Redis is a cluster.
+    """
+    is_cluster = await require_suitable_redis(redis_url)
     await require_suitable_postgres(database_url)
+    return is_cluster
 
 
-async def require_suitable_redis(redis_url: str) -> None:
-    """Look at the Redis alone: at every server that may come to hold a shard, where there are several."""
+async def require_suitable_redis(redis_url: str) -> bool:
+    """Look at the Redis alone, at every server that may come to hold a shard; says whether it is a cluster."""
     try:
         servers = RedisServers(redis_url)
     except ValueError as error:
@@ -44,6 +48,7 @@ async def require_suitable_redis(redis_url: str) -> None:
             if others
             else f"{first} is a replica; name its master."
         )
+    return any(told["cluster_enabled"] for told in found.values())
 
 
 async def _told_by_all(servers: dict[str, Redis]) -> dict[str, dict[str, Any]]:

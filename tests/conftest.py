@@ -18,9 +18,11 @@ from one_redis import OneRedis
 from pogo_core.util import migrate
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
+from tested import SHARDS
 
 from allocation.gate.redis_gate import RedisGate
 from allocation.gate.servers import connect
+from allocation.shards.layout import lay_out
 from service.embedded.servers import embedded_servers
 from service.settings import Settings
 
@@ -101,6 +103,15 @@ def database_url(servers: Servers, _template: str) -> Iterator[str]:
     asyncio.run(_execute(servers.database_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
 
 
+@pytest.fixture
+def empty_database_url(servers: Servers) -> Iterator[str]:
+    """Give a database without any table."""
+    name = f"ringfence_test_{uuid.uuid4().hex[:12]}"
+    asyncio.run(_execute(servers.database_url, f'CREATE DATABASE "{name}"'))
+    yield _with_path(servers.database_url, name)
+    asyncio.run(_execute(servers.database_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
 @contextmanager
 def _claimed_database(redis_url: str) -> Iterator[str]:
     for number in REDIS_DATABASES:
@@ -133,6 +144,7 @@ async def _create_template(database_url: str, name: str) -> None:
         for folder in MIGRATIONS:
             if folder.is_dir():
                 await migrate.apply(connection, folder, schema_name="public")
+        await lay_out(connection, SHARDS)
     finally:
         await connection.close()
 
