@@ -183,7 +183,7 @@ def _figures_differ(record: Record) -> list[str]:
     A hold may end by itself after they were read.
     """
     carried: dict[str, dict[int, list[tuple[Any, ...]]]] = defaultdict(dict)
-    newest: dict[str, int] = {}
+    newest: dict[str, int] = defaultdict(int)
     for row, entry in zip(record.rows, record.entries, strict=True):
         for sku, stock in entry.stock:
             carried[sku][row.sequence] = [

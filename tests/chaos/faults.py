@@ -10,7 +10,7 @@ from typing import Any
 
 import asyncpg
 from chaos.plan import LATENCY_SECONDS, Fault
-from chaos.processes import Service, World
+from chaos.processes import Service, World, kill, revive, signal_all_of
 from chaos.proxy import BOTH_WAYS, Link, Way
 from redis.asyncio import Redis
 
@@ -104,20 +104,20 @@ async def _restart_service(world: World, fault: Fault) -> str:
 
 
 async def _kill_redis(world: World, fault: Fault) -> str:
-    world.kill(world.redis)
+    kill(world.redis)
     await asyncio.sleep(fault.seconds)
-    await world.revive(world.redis)
+    await revive(world.redis)
     return ""
 
 
 async def _cut_power_of_redis(world: World, fault: Fault) -> str:
-    world.kill(world.redis)
+    kill(world.redis)
     files = sorted((world.redis.folder / "appendonlydir").glob("*.incr.aof"), key=_number_of)
     size = files[-1].stat().st_size
     lost = int(fault.amount * min(size, POWER_LOSS_BYTES_MAX))
     os.truncate(files[-1], size - lost)
     await asyncio.sleep(fault.seconds)
-    await world.revive(world.redis)
+    await revive(world.redis)
     return f"{lost} of {size} bytes lost"
 
 
@@ -141,9 +141,9 @@ async def _fail_over(world: World, fault: Fault) -> str:
 
 
 async def _kill_postgres(world: World, fault: Fault) -> str:
-    world.kill(world.postgres)
+    kill(world.postgres)
     await asyncio.sleep(fault.seconds)
-    await world.revive(world.postgres)
+    await revive(world.postgres)
     return ""
 
 
@@ -163,9 +163,9 @@ async def _cancel(world: World, fault: Fault) -> str:
 
 async def _freeze(world: World, fault: Fault) -> str:
     server = world.redis if fault.target == "redis" else world.postgres
-    world.signal_all_of(server, signal.SIGSTOP)
+    signal_all_of(server, signal.SIGSTOP)
     await asyncio.sleep(fault.seconds)
-    world.signal_all_of(server, signal.SIGCONT)
+    signal_all_of(server, signal.SIGCONT)
     return ""
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
@@ -39,8 +40,16 @@ def _end_with_parent() -> None:
 class Service:
     """One `ringfence serve`, at one port through all its lives."""
 
-    def __init__(self, name: str, redis_url: str, database_url: str, log_path: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        redis_url: str,
+        database_url: str,
+        log_path: Path,
+        command: Sequence[str] = SERVE,
+    ) -> None:
         self.name, self.port, self.log_path = name, free_port(), log_path
+        self._command = command
         kept = {key: text for key, text in os.environ.items() if not key.startswith("RINGFENCE_")}
         self._environment = kept | {
             "RINGFENCE_REDIS_URL": redis_url,
@@ -63,7 +72,7 @@ class Service:
         self._started = time.monotonic()
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                SERVE,
+                self._command,
                 cwd="/",
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -172,35 +181,13 @@ class World:
                 if service.is_down and not service.is_kept_down:
                     service.start()
 
-    def signal_all_of(self, server: EmbeddedServer, number: signal.Signals) -> None:
-        """Send a signal to every process of a store."""
-        for process_id in processes_in(server.folder):
-            with suppress(ProcessLookupError):
-                os.kill(process_id, number)
-
-    def kill(self, server: EmbeddedServer) -> None:
-        """End every process of a store at once; the one that is our child is also reaped."""
-        self.signal_all_of(server, signal.SIGKILL)
-        assert server.process is not None
-        server.process.wait()
-
-    async def revive(self, server: EmbeddedServer) -> None:
-        """Start a store again and wait until it takes commands."""
-        while True:
-            with suppress(OSError, StartError):
-                if server.has_ended():
-                    server.revive()
-                elif server.answers():
-                    return
-            await asyncio.sleep(LOOK_SECONDS)
-
     async def heal(self) -> None:
         """End every fault that is still there."""
         for link in self.links.values():
             link.heal()
         for server in self.stores:
-            self.signal_all_of(server, signal.SIGCONT)
-            await self.revive(server)
+            signal_all_of(server, signal.SIGCONT)
+            await revive(server)
         for service in self.services:
             service.send(signal.SIGCONT)
 
@@ -214,10 +201,35 @@ class World:
         """End the services and the links; where servers are stopped, let them go on to their end."""
         self.end_services()
         for server in self.stores:
-            self.signal_all_of(server, signal.SIGCONT)
+            signal_all_of(server, signal.SIGCONT)
         self.pair.close()
         for link in self.links.values():
             link.close()
+
+
+def signal_all_of(server: EmbeddedServer, number: signal.Signals) -> None:
+    """Send a signal to every process of a store."""
+    for process_id in processes_in(server.folder):
+        with suppress(ProcessLookupError):
+            os.kill(process_id, number)
+
+
+def kill(server: EmbeddedServer) -> None:
+    """End every process of a store at once; the one that is our child is also reaped."""
+    signal_all_of(server, signal.SIGKILL)
+    assert server.process is not None
+    server.process.wait()
+
+
+async def revive(server: EmbeddedServer) -> None:
+    """Start a store again and wait until it takes commands."""
+    while True:
+        with suppress(OSError, StartError):
+            if server.has_ended():
+                server.revive()
+            elif server.answers():
+                return
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _with_port(url: str, port: int) -> str:

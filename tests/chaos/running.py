@@ -206,9 +206,9 @@ class Run:
 
     async def _write_down(self) -> None:
         out = self.order.out
-        self.final["gate"] = await _read_gate(self.world.redis.url)
+        self.final["gate"] = await read_gate(self.world.redis.url)
         url = self.world.servers.database_url
-        self.final["head"] = await _dump_ledger(url, out / LEDGER_NAME)
+        self.final["head"] = await dump_ledger(url, out / LEDGER_NAME)
         self.final["faults"] = self.faults.struck
         _write(out / FINAL_NAME, self.final)
         for store in self.world.stores:
@@ -225,7 +225,7 @@ async def _status(caller: Client, path: str) -> int:
         return 0
 
 
-async def _read_gate(redis_url: str) -> dict[str, Any]:
+async def read_gate(redis_url: str) -> dict[str, Any]:
     """Give everything that the gate holds; what is bytes in base64."""
     redis: Any = Redis.from_url(redis_url)
     keys = dict(zip(KEY_NAMES, shard_keys(0), strict=True))
@@ -249,7 +249,7 @@ async def _read_gate(redis_url: str) -> dict[str, Any]:
     return gate
 
 
-async def _dump_ledger(database_url: str, path: Path) -> dict[str, Any]:
+async def dump_ledger(database_url: str, path: Path) -> dict[str, Any]:
     """Write every row; give the head."""
     connection = await asyncpg.connect(database_url)
     try:
