@@ -45,9 +45,10 @@ class ClockedRedis(RedisServer):
             self._build_library()
 
     def command(self) -> list[str]:
-        # The process becomes the server: nothing stands between it and its signals.
+        # The process becomes the server: nothing stands between it and its signals. The one that tells of a file
+        # that has grown too large would end it, where a full disk is an error (chaos/disks.py).
         preload = f"LD_PRELOAD={self._library}", f"SET_CLOCK_FILE={self._offset_path}"
-        return ["/usr/bin/env", *preload, *super().command()]
+        return ["/usr/bin/env", "--ignore-signal=XFSZ", *preload, *super().command()]
 
     def _build_library(self) -> None:
         built = self._library.with_suffix(f".{os.getpid()}")

@@ -11,6 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from chaos.clocks import ClockedRedis, give_clock
 from chaos.plan import SERVICES
 from chaos.proxy import GATE_MARKS, LEDGER_MARKS, Link
 from chaos.replicas import RedisPair
@@ -18,7 +19,7 @@ from e2e.running import free_port, processes_in
 from e2e.serving import SERVE
 
 from service.embedded.errors import StartError
-from service.embedded.redis_server import RedisServer
+from service.embedded.postgres_server import PostgresServer
 from service.embedded.server import EmbeddedServer
 from service.embedded.servers import EmbeddedServers
 
@@ -128,17 +129,18 @@ class World:
 
     def __init__(self, servers: EmbeddedServers) -> None:
         self.servers = servers
+        give_clock(servers)
         self.pair = RedisPair(servers)
         self.services: list[Service] = []
         self.links: dict[str, Link] = {}
 
     @property
-    def redis(self) -> RedisServer:
+    def redis(self) -> ClockedRedis:
         """The Redis that is in use."""
         return self.pair.in_use
 
     @property
-    def postgres(self) -> EmbeddedServer:
+    def postgres(self) -> PostgresServer:
         assert self.servers.postgres is not None
         return self.servers.postgres
 

@@ -50,7 +50,6 @@ class Scene:
     @property
     def redis(self) -> ClockedRedis:
         """The Redis that the service knows."""
-        assert isinstance(self.pair.in_use, ClockedRedis)
         return self.pair.in_use
 
     async def open(self, units: int) -> None:
@@ -171,9 +170,7 @@ async def scene(
     """Open a scene on a new ledger and an empty gate; `mutant` is "none" for the service as it is."""
     assert servers.postgres is not None
     await _forget(pair)
-    opened_on = pair.in_use
-    assert isinstance(opened_on, ClockedRedis)
-    opened_on.set_clock(0.0)
+    pair.in_use.set_clock(0.0)
     url = await _new_database(servers.database_url)
     command = (sys.executable, str(BUILDS), mutant, "serve")
     service = Service("service-0", pair.in_use.url, url, out / "service-0.log", command)
