@@ -63,14 +63,14 @@ class Service:
         self.ended_by_itself: list[dict[str, float]] = []
         # With which status it ended whenever it was asked to.
         self.exit_statuses: list[int] = []
-        self._started = 0.0
+        self.starts: list[float] = []
 
     @property
     def is_down(self) -> bool:
         return self._process is None
 
     def start(self) -> None:
-        self._started = time.monotonic()
+        self.starts.append(time.monotonic())
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
                 self._command,
@@ -101,7 +101,7 @@ class Service:
 
     def _note_end(self, status: int) -> None:
         self.ended_by_itself.append(
-            {"started": self._started, "ended": time.monotonic(), "status": status}
+            {"started": self.starts[-1], "ended": time.monotonic(), "status": status}
         )
 
     async def stop(self) -> int:

@@ -200,6 +200,10 @@ class Run:
             ]
             for service in self.world.services
         }
+        self.final["starts"] = {
+            service.name: [started - self.started for started in service.starts]
+            for service in self.world.services
+        }
         for caller in self.callers.values():
             await caller.__aexit__()
         self.recorder.close()

@@ -77,12 +77,23 @@ def _count_as_it_comes() -> None:
     )
 
 
+def _obey_the_clock() -> None:
+    """M22: the time of the gate is what the clock of Redis shows, whatever time has passed."""
+    _change_library(
+        (
+            "math.min(math.max(call.clock_ms, tonumber(arguments[9])), tonumber(arguments[10]))",
+            "call.clock_ms",
+        )
+    )
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "M3": _believe_run_id,
     "M9": _allow_weak_commits,
     "M10": _let_redis_expire,
     "M12": _check_lines_alone,
     "M13": _count_as_it_comes,
+    "M22": _obey_the_clock,
 }
 
 if __name__ == "__main__":

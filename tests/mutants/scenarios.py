@@ -51,7 +51,7 @@ async def lose_what_was_not_flushed(scene: Scene) -> None:
 
 
 async def set_the_clock(scene: Scene) -> None:
-    """M10: the clock of Redis is set an hour ahead while somebody checks out, and somebody else wants the unit."""
+    """M10, M22: the clock of Redis is set an hour ahead while one checks out, and another wants the same units."""
     assert await scene.reserve("checking-out", {"quantity": 4})
     scene.redis.set_clock(HOUR_SECONDS)
     deadline = time.monotonic() + 1.0
@@ -90,6 +90,7 @@ SCENARIOS: dict[str, Scenario] = {
     "M10": Scenario(set_the_clock, "C12"),
     "M12": Scenario(name_one_thing_twice, "C1", "C5"),
     "M13": Scenario(count_late, "C1", "C5"),
+    "M22": Scenario(set_the_clock, "C16"),
 }
 
 
