@@ -37,7 +37,11 @@ async def open_engine(
 ) -> AsyncGenerator[Engine]:
     """Reach both servers; the pipeline is not started yet, and is stopped in the end."""
     async with AsyncExitStack() as stack:
-        pool = await asyncpg.create_pool(database_url, min_size=1, max_size=10)
+        # What is stored for a sender is answered like a reservation: no operator's setting makes it less durable.
+        durable = {"synchronous_commit": "on"}
+        pool = await asyncpg.create_pool(
+            database_url, min_size=1, max_size=10, server_settings=durable
+        )
         stack.push_async_callback(_close_pool, pool)
         redis = connect(redis_url)
         stack.push_async_callback(redis.aclose)

@@ -21,6 +21,8 @@ READ_TIMEOUT_SECONDS = 5.0
 CHECKPOINT_TIMEOUT_SECONDS = 60.0
 # A process that takes over and stops halfway holds the others up this long, then only its epoch is in their way.
 TAKE_OVER_LOCK_MS = "3000"
+# What an outage is to the driver. The internal error is one too: a statement on a connection that has heard the
+# server's last words and not yet its end.
 FAULTS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,

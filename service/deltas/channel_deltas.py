@@ -6,10 +6,11 @@ from collections.abc import Callable
 
 from allocation.errors import EngineError
 from allocation.journal import decode_stock_change
+from allocation.ledger.postgres_ledger import FAULTS
 from allocation.model import Stock
 from allocation.ports import Ledger
 from service.deltas.rescan import ChangedMeanwhile, Rescan, figure_of
-from service.deltas.store import FAULTS, ChannelHead, Delta, DeltaStore
+from service.deltas.store import ChannelHead, Delta, DeltaStore
 from service.feed import Feed
 from service.figures import Figures
 
