@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from chaos.history import Attempt
+from chaos.inbound import deliveries_have_one_effect
 from chaos.lasting import holds_last
 from chaos.logs import complaints_of
 from chaos.order import milliseconds, real_time
@@ -370,6 +371,7 @@ CHECKERS: dict[str, Callable[[Record], list[str]]] = {
     "C11 units are conserved": units_are_conserved,
     "C12 no phantom": no_phantom,
     "C13 sells again": sells_again,
+    "C14 deliveries have one effect": deliveries_have_one_effect,
     "C15 logs are clean": logs_are_clean,
     "C16 holds last": holds_last,
 }

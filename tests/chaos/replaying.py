@@ -199,7 +199,7 @@ def _lacking(clerk: Clerk, body: dict[str, Any]) -> dict[str, int]:
 
 
 def _move(record: Record, row: Row) -> Any:
-    asked = record.by_key.get(("move", row.key))
+    asked = record.by_key.get((row.operation or "", row.key))
     if not asked:
         return "is a movement that nobody sent"
     body = asked[0].operation.body
