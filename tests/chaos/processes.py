@@ -15,6 +15,7 @@ from chaos.clocks import ClockedRedis, give_clock
 from chaos.plan import SERVICES
 from chaos.proxy import GATE_MARKS, LEDGER_MARKS, Link
 from chaos.replicas import RedisPair
+from chaos.trace import Trace
 from e2e.running import free_port, processes_in
 from e2e.serving import SERVE
 
@@ -133,6 +134,7 @@ class World:
         self.pair = RedisPair(servers)
         self.services: list[Service] = []
         self.links: dict[str, Link] = {}
+        self.trace = Trace()
 
     @property
     def redis(self) -> ClockedRedis:
@@ -158,7 +160,8 @@ class World:
             for store, url, marks in zip(
                 ("redis", "postgres"), urls, (GATE_MARKS, LEDGER_MARKS), strict=True
             ):
-                link = await Link(f"{name}>{store}", urlsplit(url).port or 0, marks).open()
+                port = urlsplit(url).port or 0
+                link = await Link(f"{name}>{store}", port, marks, self.trace).open()
                 self.links[link.name] = link
                 through.append(_with_port(url, link.port))
             self.services.append(Service(name, *through, logs / f"{name}.log"))

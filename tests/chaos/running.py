@@ -19,6 +19,7 @@ from chaos.market import CHANNEL, Market
 from chaos.plan import Fault, draw_plan
 from chaos.processes import World
 from chaos.record import FINAL_NAME, LEDGER_NAME
+from chaos.trace import TRACE_NAME
 from chaos.warehouse import SOURCE, WAREHOUSES, Warehouse, await_empty_inbox, read_inbox
 from e2e.contract.http_client import Client
 from msgspec import Struct
@@ -233,6 +234,7 @@ class Run:
         self.final["inbox"] = await read_inbox(url)
         self.final["faults"] = self.faults.struck
         _write(out / FINAL_NAME, self.final)
+        self.world.trace.write(out / TRACE_NAME, self.started)
         for store in self.world.stores:
             shutil.copy2(store.log_path, out / store.log_path.name)
         for store in (self.world.pair.in_use, self.world.pair.other):

@@ -8,6 +8,8 @@ import pytest
 from chaos.proxy import LEDGER_MARKS, Link, Way
 
 from allocation.errors import OutcomeUnknown
+from service.engine import open_engine
+from service.settings import Settings
 from service.warehouses.inbox import Inbox
 
 # The last words of a server that is shut down: severity, code and text; the connection ends a moment later.
@@ -34,3 +36,15 @@ async def test_a_connection_that_has_heard_the_end_leaves_the_outcome_open(
             await inbox.store("wms", "msg_2", b"{}")
     link.close()
     await asyncio.sleep(ARRIVES_SECONDS)
+
+
+async def test_what_is_stored_is_durable_whatever_the_default(
+    redis_url: str, database_url: str
+) -> None:
+    """A database that commits asynchronously by default does not do so for the service."""
+    operator = await asyncpg.connect(database_url)
+    database = await operator.fetchval("SELECT quote_ident(current_database())")
+    await operator.execute(f"ALTER DATABASE {database} SET synchronous_commit = off")
+    await operator.close()
+    async with open_engine(Settings(demo=False), redis_url, database_url) as engine:
+        assert await engine.pool.fetchval("SHOW synchronous_commit") == "on"
