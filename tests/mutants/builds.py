@@ -4,12 +4,14 @@ Run as a program it is `ringfence`, of such a build: `builds.py M9 serve`. Nothi
 of its safeguards that need no real server are taken away in the simulation (tests/simulation/mutants.py).
 """
 
+import asyncio
 import sys
 from collections.abc import Callable
 
 from allocation.gate import scripts
 from allocation.ledger.postgres_ledger import PostgresLedger
 from service.cli import main
+from service.warehouses.inbox import Inbox
 
 
 def _change_library(*changes: tuple[str, str]) -> None:
@@ -87,6 +89,17 @@ def _obey_the_clock() -> None:
     )
 
 
+def _answer_deliveries_first() -> None:
+    """M23: a sender is told that its delivery is stored before it is."""
+    store, under_way = Inbox.store, set[asyncio.Task[bool]]()
+
+    async def answer_first(inbox: Inbox, source: str, delivery_id: str, body: bytes) -> bool:
+        under_way.add(asyncio.create_task(store(inbox, source, delivery_id, body)))
+        return True
+
+    Inbox.store = answer_first
+
+
 MUTANTS: dict[str, Callable[[], None]] = {
     "M3": _believe_run_id,
     "M9": _allow_weak_commits,
@@ -94,6 +107,7 @@ MUTANTS: dict[str, Callable[[], None]] = {
     "M12": _check_lines_alone,
     "M13": _count_as_it_comes,
     "M22": _obey_the_clock,
+    "M23": _answer_deliveries_first,
 }
 
 if __name__ == "__main__":

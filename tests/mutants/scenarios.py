@@ -15,6 +15,8 @@ from redis.asyncio import Redis
 
 LOOK_SECONDS = 0.05
 HOUR_SECONDS = 3_600
+# Long enough for an answer where one is given.
+DELIVERING_SECONDS = 1.0
 # Longer than a scenario: nothing is flushed by the way.
 FLUSH_DELAY_MS = 10_000
 
@@ -76,6 +78,17 @@ async def count_late(scene: Scene) -> None:
     await scene.reserve("too-much", {"quantity": 4})
 
 
+async def deliver_amid_a_power_cut(scene: Scene) -> None:
+    """M23: a warehouse delivers while Postgres is away, and the service does not live until it is back."""
+    kill(scene.postgres)
+    delivering = asyncio.create_task(scene.deliver("delivery", 2))
+    await asyncio.sleep(DELIVERING_SECONDS)
+    scene.service.kill()
+    await revive(scene.postgres)
+    scene.service.start()
+    await delivering
+
+
 class Scenario:
     """What is done to a build, and the checkers of which one at least must complain of it."""
 
@@ -91,6 +104,7 @@ SCENARIOS: dict[str, Scenario] = {
     "M12": Scenario(name_one_thing_twice, "C1", "C5"),
     "M13": Scenario(count_late, "C1", "C5"),
     "M22": Scenario(set_the_clock, "C16"),
+    "M23": Scenario(deliver_amid_a_power_cut, "C14"),
 }
 
 

@@ -5,6 +5,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -18,13 +19,16 @@ from chaos.processes import Service
 from chaos.record import FINAL_NAME, LEDGER_NAME, Record, read_record
 from chaos.replicas import RedisPair
 from chaos.running import dump_ledger, read_gate
-from e2e.contract.http_client import Client
+from chaos.warehouse import SOURCE, await_empty_inbox, read_inbox
+from e2e.contract.http_client import Answer, Client, request_bytes
 from redis.asyncio import Redis
+from signing import signed_headers
 
 from service.bootstrap import migrate_database
 from service.embedded.server import EmbeddedServer
 from service.embedded.servers import EmbeddedServers
 from service.keys import KeyStore
+from service.warehouses.sources import SourceStore
 
 BUILDS = Path(__file__).with_name("builds.py")
 PLACE, CHANNEL, SKU = "NORTH", "web", "HOT"
@@ -42,7 +46,7 @@ class Scene:
         self, pair: RedisPair, postgres: EmbeddedServer, service: Service, out: Path
     ) -> None:
         self.pair, self.postgres, self.service = pair, postgres, service
-        self.database_url, self.api_key = "", ""
+        self.database_url = self.api_key = self.secret = ""
         self._out, self._started = out, time.monotonic()
         self._recorder = Recorder(out / FILE_NAME, self._started)
         self._events = 0
@@ -96,6 +100,13 @@ class Scene:
         body = {"source": "wms", "event_id": event, "kind": kind, "lines": lines, **fields}
         assert await self.ask("move", event, "POST", "/v1/movements", body)
 
+    async def deliver(self, delivery_id: str, units: int) -> None:
+        """Deliver a signed receipt until it is taken."""
+        line = {"sku": SKU, "location": PLACE, "quantity": units}
+        moment = datetime.now(UTC).isoformat(timespec="milliseconds")
+        body = {"kind": "receipt", "lines": [line], "occurred_at": moment}
+        await self.ask("deliver", delivery_id, "POST", f"/v1/webhooks/{SOURCE}", body)
+
     async def ask(self, kind: str, key: str, method: str, path: str, body: Any = None) -> Any:
         """Ask until the answer is definite; give it, None where it is no."""
         self._recorder.operations += 1
@@ -114,14 +125,7 @@ class Scene:
         attempt = self._recorder.begin(operation, self.service.name)
         try:
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
-                match operation.method:
-                    case "GET":
-                        answer = await client.get(operation.path)
-                    case "PUT":
-                        answer = await client.put(operation.path, operation.body)
-                    case _:
-                        key = operation.key if operation.kind == "reserve" else None
-                        answer = await client.post(operation.path, operation.body, key)
+                answer = await self._send(client, operation)
         except (OSError, TimeoutError) as fault:
             self._recorder.end(attempt, "info", reason=type(fault).__name__)
             return "info", "", None
@@ -133,6 +137,21 @@ class Scene:
             attempt, verdict, status=answer.status, answer=found, slug=slug, replayed=again
         )
         return verdict, slug, found
+
+    async def _send(self, client: Client, operation: Operation) -> Answer:
+        path, body = operation.path, operation.body
+        if operation.kind == "deliver":
+            packed = msgspec.json.encode(body)
+            headers = signed_headers(self.secret, operation.key, packed)
+            return await client.send(request_bytes("POST", path, list(headers.items()), packed))
+        match operation.method:
+            case "GET":
+                return await client.get(path)
+            case "PUT":
+                return await client.put(path, body)
+            case _:
+                key = operation.key if operation.kind == "reserve" else None
+                return await client.post(path, body, key)
 
     def _client(self) -> Client:
         return Client(self.service.port, self.api_key)
@@ -150,6 +169,8 @@ class Scene:
         began = time.monotonic()
         await self.until_ready()
         final["ready_seconds"] = final["agreed_seconds"] = time.monotonic() - began
+        await await_empty_inbox(self.database_url, WAIT_SECONDS_MAX)
+        final["inbox"] = await read_inbox(self.database_url)
         final["figures_read_ms"] = int(time.time() * 1000)
         stock = await self.ask("stock", SKU, "GET", f"/v1/stock/{SKU}")
         final["figures"] = {self.service.name: {SKU: stock}}
@@ -177,6 +198,7 @@ async def scene(
     opened = Scene(pair, servers.postgres, service, out)
     async with asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
         opened.api_key = (await KeyStore(pool).add("scene", ["admin"], [])).text
+        opened.secret = await SourceStore(pool).add(SOURCE) or ""
     opened.database_url = url
     service.start()
     try:
