@@ -7,6 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from chaos.history import Attempt
+from chaos.inbound import deliveries_have_one_effect
+from chaos.lasting import holds_last
 from chaos.logs import complaints_of
 from chaos.order import milliseconds, real_time
 from chaos.record import ROWS_OF, Record, unpacked, wanted_by_sku
@@ -183,7 +185,7 @@ def _figures_differ(record: Record) -> list[str]:
     A hold may end by itself after they were read.
     """
     carried: dict[str, dict[int, list[tuple[Any, ...]]]] = defaultdict(dict)
-    newest: dict[str, int] = {}
+    newest: dict[str, int] = defaultdict(int)
     for row, entry in zip(record.rows, record.entries, strict=True):
         for sku, stock in entry.stock:
             carried[sku][row.sequence] = [
@@ -369,7 +371,9 @@ CHECKERS: dict[str, Callable[[Record], list[str]]] = {
     "C11 units are conserved": units_are_conserved,
     "C12 no phantom": no_phantom,
     "C13 sells again": sells_again,
+    "C14 deliveries have one effect": deliveries_have_one_effect,
     "C15 logs are clean": logs_are_clean,
+    "C16 holds last": holds_last,
 }
 
 

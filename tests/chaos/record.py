@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from chaos.history import FILE_NAME, Attempt, read_history
+from chaos.warehouse import SOURCE
 from msgspec import Struct
 
 from allocation.journal import Entry, decode_entry
@@ -38,6 +39,13 @@ class Row(Struct, frozen=True):
     subject: str
     hash: str
     body: bytes
+
+    @property
+    def operation(self) -> str | None:
+        """What kind of operation made it; None for what happens by itself."""
+        if self.kind == Kind.MOVED and self.subject.startswith(f"{SOURCE}\x1f"):
+            return "deliver"
+        return KIND_OF_OPERATION.get(Kind(self.kind))
 
     @property
     def key(self) -> str:
@@ -76,8 +84,8 @@ class Record:
         """Every row that each kind of operation made on each key."""
         found: dict[tuple[str, str], list[tuple[Row, Entry]]] = defaultdict(list)
         for row, entry in zip(self.rows, self.entries, strict=True):
-            if row.kind in KIND_OF_OPERATION:
-                found[KIND_OF_OPERATION[Kind(row.kind)], row.key].append((row, entry))
+            if row.operation is not None:
+                found[row.operation, row.key].append((row, entry))
         return dict(found)
 
     @cached_property

@@ -9,11 +9,13 @@ from pathlib import Path
 
 import msgspec
 import pytest
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.commands import ReadConfiguration
 from allocation.errors import Fenced, GateUnverified
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
+from allocation.gate.servers import connect
 from allocation.journal import GENESIS_HASH
 from allocation.ports import Identity
 from service.embedded.credentials import load_credentials
@@ -48,7 +50,7 @@ async def redis(server: RedisServer) -> AsyncIterator[Redis]:
 @pytest.fixture
 async def verified(redis: Redis) -> tuple[RedisGate, Identity]:
     """Give a gate that decides, and the identity that it was verified with."""
-    gate = RedisGate(redis, 0, 7 * DAY_MS, 14 * DAY_MS)
+    gate = RedisGate(OneRedis(redis), 0, 7 * DAY_MS, 14 * DAY_MS)
     identity = await gate.prepare()
     await gate.load_step("begin", EPOCH)
     assert await gate.load_step("open", EPOCH, 0, GENESIS_HASH, 0, 0)
