@@ -1,4 +1,4 @@
-"""Calls one service over connections that it keeps open, as cheaply as Python can: one request out, one answer in."""
+"""Calls one service over connections that it keeps open: one request out, one answer in, nothing else."""
 
 import asyncio
 import re

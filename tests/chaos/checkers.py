@@ -7,6 +7,7 @@ from itertools import pairwise
 from typing import Any
 
 from chaos.history import Attempt
+from chaos.linear import linear
 from chaos.logs import complaints_of
 from chaos.order import milliseconds, real_time
 from chaos.record import ROWS_OF, Record, Row, unpacked, wanted_by_sku
@@ -385,6 +386,7 @@ CHECKERS: dict[str, Callable[[Record], list[str]]] = {
     "C4 no effect without cause": no_effect_without_cause,
     "C5 the model agrees": replay,
     "C6 real time": real_time,
+    "C7 linear for each SKU": linear,
     "C8 the ledger is whole": ledger_is_whole,
     "C9 the gate is the ledger": gate_is_ledger,
     "C10 carts are whole": carts_are_whole,

@@ -14,6 +14,7 @@ HOT_SKUS, COLD_SKUS = 8, 40
 HOT_UNITS, COLD_UNITS = (1, 20), 1_000
 HOT_SHARE, CART_SHARE, SAME_SKU_SHARE, PINNED_SHARE = 0.7, 0.2, 0.3, 0.1
 # One SKU after the other is looked at more closely, each for its whole life: the samples of C7.
+SAMPLED = "SAMPLED-"
 SAMPLED_SHARE, SAMPLED_UNITS = 0.06, 12
 OPERATIONS_A_SAMPLE = 25_000
 SHORT_SECONDS, LONG_SECONDS = (1, 2, 3), (20, 60, 120)
@@ -41,7 +42,7 @@ class Market:
         self.hot = [f"HOT-{number}" for number in range(HOT_SKUS)]
         self.cold = [f"COLD-{number}" for number in range(COLD_SKUS)]
         samples = max(1, operations // OPERATIONS_A_SAMPLE)
-        self.sampled = [f"SAMPLED-{number}" for number in range(samples)]
+        self.sampled = [f"{SAMPLED}{number}" for number in range(samples)]
         self._operations_a_sample = max(1, operations // samples)
         # How many operations have begun.
         self.operations = 0

@@ -36,6 +36,8 @@ LAST_EXPIRY_SECONDS = 4.0
 POLL_SECONDS = 0.1
 FLUSH_SECONDS = 1.0
 ROWS_A_PAGE = 10_000
+# A longer run keeps no copy of what Redis wrote: the ledger and what the gate holds are there all the same.
+APPENDONLY_BYTES_MAX = 500_000_000
 READ_SECONDS_MAX = 2.0
 
 
@@ -225,7 +227,9 @@ class Run:
         for store in self.world.stores:
             shutil.copy2(store.log_path, out / store.log_path.name)
         for store in (self.world.pair.in_use, self.world.pair.other):
-            shutil.copytree(store.folder / "appendonlydir", out / f"{store.folder_name}-appendonly")
+            files = store.folder / "appendonlydir"
+            if sum(file.stat().st_size for file in files.iterdir()) < APPENDONLY_BYTES_MAX:
+                shutil.copytree(files, out / f"{store.folder_name}-appendonly")
 
 
 async def _status(caller: Caller, path: str) -> int:
