@@ -6,6 +6,7 @@ one. What nobody got an answer to may have happened at any time since, or never;
 deadline on. Each sample is the whole life of one SKU, which began with nothing.
 """
 
+import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import datetime
@@ -17,8 +18,10 @@ from chaos.one_sku import OneSku, Parts, Shop, Step, told_parts
 from chaos.record import Record
 from msgspec import Struct
 
-# Many times what a sample of a healthy run takes; a search that needs more has no verdict.
-ORDERS_MAX = 300_000
+# Each try: how many steps on the way to the next answer may be any, where those after them are only such as could
+# not come later; and how many orders it may look at, many times what it needs as a rule. What is found with few is
+# an order all the same; only that there is none must be known without a bound.
+TRIES = ((0, 50_000), (1, 50_000), (1_000_000, 300_000))
 # By so much the clocks of client and gate may differ.
 CLOCK_MS = 1_000
 _ON_RESERVATIONS = ("reserve", "confirm", "release", "extend", "read")
@@ -62,27 +65,24 @@ def search(sku: str, attempts: Iterable[Attempt], began_ms: int) -> Verdict:
         [step for attempt in attempts if (step := _step(sku, attempt, began_ms)) is not None]
     )
     complaint, spent = "", 0
-    for is_thorough in (False, True):
-        following = _Search(sku, steps, ORDERS_MAX - spent, is_thorough=is_thorough)
+    for free, orders_max in TRIES:
+        following = _Search(sku, steps, free, orders_max)
         try:
             complaint = following.follow()
         except Undecided:
-            complaint = f"unknown: {ORDERS_MAX} orders were not enough"
+            complaint = f"unknown: {orders_max} orders were not enough"
         spent += following.orders
-        if not complaint or spent >= ORDERS_MAX:
+        if not complaint:
             break
     return Verdict(complaint, len(steps), spent)
 
 
 class _Search:
-    """One way through the history. Not thorough, it keeps of all orders those that are likely to last.
+    """One way through the history, in all orders that may still explain it."""
 
-    What it finds is an order all the same; only that there is none must be known from a thorough search.
-    """
-
-    def __init__(self, sku: str, steps: list[Step], orders_max: int, *, is_thorough: bool) -> None:
+    def __init__(self, sku: str, steps: list[Step], free: int, orders_max: int) -> None:
         self.orders = 0
-        self._steps, self._orders_max, self._is_thorough = steps, orders_max, is_thorough
+        self._steps, self._free, self._orders_max = steps, free, orders_max
         self._rules = OneSku(sku, _loose(steps), _fates(steps))
         # Steps that have begun, and may happen.
         self._open: dict[int, Step] = {}
@@ -91,6 +91,9 @@ class _Search:
             last = step.begins_at if step.ends_at is None else step.ends_at
             for name in (step.key, step.names):
                 self._last_use[name] = max(last, self._last_use.get(name, 0))
+                if step.ends_at is None:
+                    # It may do something for ever, unless its key is known to have been used.
+                    self._last_use[name] = sys.maxsize
 
     def follow(self) -> str:
         """Go through the history; give the first answer that no order explains."""
@@ -104,12 +107,13 @@ class _Search:
             if not orders:
                 return f"line {line}: {_said(step)}, which no order of events explains"
             del self._open[number]
-            orders = {self._without(order, number, step, line) for order in orders}
+            orders = {self._without(order, number, line) for order in orders}
         return ""
 
     def _until_happened(self, orders: set[Order], number: int, now_ms: int) -> set[Order]:
         """Let steps happen, in every order that may be, until this one has."""
         found, edge, seen = set[Order](), {self._settled(order) for order in orders}, set[Order]()
+        depth = 0
         while edge:
             seen |= edge
             happened = {order for order in edge if number in order[0]}
@@ -119,16 +123,19 @@ class _Search:
             if self.orders > self._orders_max:
                 raise Undecided
             edge = {
-                following for order in edge for following in self._before(order, number, now_ms)
+                following
+                for order in edge
+                for following in self._before(order, number, now_ms, is_free=depth < self._free)
             } - seen
+            depth += 1
         # An order that another can still become needs not be followed by itself.
         return found - {later for order in found for later in self._following(order, now_ms)}
 
-    def _before(self, order: Order, number: int, now_ms: int) -> set[Order]:
+    def _before(self, order: Order, number: int, now_ms: int, *, is_free: bool) -> set[Order]:
         """Let one step more happen on the way to this one."""
         happened, shop = order
         reached = self._rules.after(shop, self._steps[number])
-        if self._is_thorough or not reached:
+        if is_free or not reached:
             return self._following(order, now_ms)
         # It may happen now: what can come after it seldom has to come before.
         following = {(happened | {number}, then) for then in reached}
@@ -167,15 +174,16 @@ class _Search:
                     happened, shop = happened | {number}, after[0]
         return happened, shop
 
-    def _without(self, order: Order, number: int, step: Step, line: int) -> Order:
-        """Forget a step that was answered, and a key that nobody will name again."""
+    def _without(self, order: Order, number: int, line: int) -> Order:
+        """Forget a step that was answered, and keys that nobody will name again."""
         happened, shop = order
-        for name in (step.key, step.names):
-            promise = shop.known.get(name) if self._last_use[name] <= line else None
+        known = {
+            key: promise
+            for key, promise in shop.known.items()
             # A hold that nobody asks for any more may still end.
-            if promise is not None and promise.state != "held":
-                shop = shop.having(name, None)
-        return happened - {number}, shop
+            if promise.state == "held" or self._last_use[key] > line
+        }
+        return happened - {number}, Shop(shop.available, known)
 
 
 def _events(steps: list[Step]) -> Iterator[tuple[int, int, bool]]:

@@ -1,6 +1,7 @@
 """One run: start everything, trade while things go wrong, heal, and write down what there is in the end."""
 
 import asyncio
+import os
 import platform
 import shutil
 import sys
@@ -13,7 +14,7 @@ from typing import Any
 import asyncpg
 import msgspec
 from chaos.calling import Caller
-from chaos.clients import CLIENTS, Customer
+from chaos.clients import CLIENTS, PATIENCE_SECONDS, PAUSE_SECONDS, WISHES, Customer
 from chaos.faults import Faults
 from chaos.history import FILE_NAME, Recorder
 from chaos.market import CHANNEL, Market
@@ -288,11 +289,19 @@ def describe(order: Order) -> dict[str, Any]:
     return {
         "seed": order.seed,
         "operations": order.operations,
+        "faults": order.faults,
         "room": order.room,
+        "settings": {
+            "clients": CLIENTS,
+            "wishes": WISHES,
+            "patience_seconds": PATIENCE_SECONDS,
+            "pause_seconds": PAUSE_SECONDS,
+        },
         "plan": order.plan,
         "python": sys.version,
         "kernel": platform.release(),
         "machine": platform.machine(),
+        "cores": os.cpu_count(),
         "versions": {
             name: version(name)
             for name in (

@@ -265,7 +265,7 @@ def test_what_may_not_be_is_found(tell: Callable[[Talk], None]) -> None:
 
 def test_a_search_that_is_given_up_has_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
     """Too many orders are never taken for a run that went well."""
-    monkeypatch.setattr(linear, "ORDERS_MAX", 2)
+    monkeypatch.setattr(linear, "TRIES", ((1_000_000, 2),))
     talk = Talk()
     _answer_in_another_order(talk)
     _sell_one_after_the_other(talk)
