@@ -55,7 +55,7 @@ def searched(record: Record) -> dict[str, Verdict]:
     """Search every sample of a run."""
     began_ms = record.final["began_ms"]
     return {
-        sku: search(sku, attempts, began_ms) for sku, attempts in _samples(record.attempts).items()
+        sku: search(sku, attempts, began_ms) for sku, attempts in samples(record.attempts).items()
     }
 
 
@@ -237,7 +237,7 @@ def _fates(steps: list[Step]) -> dict[str, Step]:
 # From attempts to steps.
 
 
-def _samples(attempts: list[Attempt]) -> dict[str, list[Attempt]]:
+def samples(attempts: list[Attempt]) -> dict[str, list[Attempt]]:
     """Find for each sampled SKU every attempt that is about it."""
     about: dict[str, set[str]] = defaultdict(set)
     for attempt in attempts:

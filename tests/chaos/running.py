@@ -250,15 +250,23 @@ async def _read_gate(redis_url: str) -> dict[str, Any]:
         "meta": {name.decode(): text.decode() for name, text in meta.items()},
         "deadlines": [
             (name.decode(), int(at_ms))
-            for name, at_ms in await redis.zrange(keys["deadlines"], 0, -1, withscores=True)
+            async for name, at_ms in redis.zscan_iter(keys["deadlines"], count=ROWS_A_PAGE)
             if name
         ],
-        "moves": [name.decode() for name in await redis.zrange(keys["moves"], 0, -1) if name],
+        # A scan may give a member twice.
+        "moves": sorted(
+            {
+                name.decode()
+                async for name, _ in redis.zscan_iter(keys["moves"], count=ROWS_A_PAGE)
+                if name
+            }
+        ),
     }
     for name in ("stock", "reservations", "events", "configuration"):
-        records = await redis.hgetall(keys[name])
         gate[name] = {
-            field.decode(): b64encode(packed).decode() for field, packed in records.items() if field
+            field.decode(): b64encode(packed).decode()
+            async for field, packed in redis.hscan_iter(keys[name], count=ROWS_A_PAGE)
+            if field
         }
     await redis.aclose()
     return gate

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from chaos.checkers import counts, first_success_seconds, verdicts
+from chaos.linear import samples
 from chaos.record import Record, read_record
 from msgspec import Struct
 
@@ -43,7 +44,7 @@ def _amounts(record: Record) -> list[str]:
     overlapping = Counter(fault["kind"] for fault in faults if fault["commits_in_flight"])
     seconds = final.get("seconds", record.attempts[-1].completed_seconds)
     ended = {name: len(known) for name, known in final["ended_by_themselves"].items() if known}
-    waited = first_success_seconds(record)
+    waited, sampled = first_success_seconds(record), samples(record.attempts)
     shares = ", ".join(
         f"{said[verdict]:,} {verdict} ({said[verdict] / total:.0%})"
         for verdict in ("ok", "fail", "info")
