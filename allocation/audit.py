@@ -76,6 +76,15 @@ class Audit(Struct):
         """Say whether nothing at all was found."""
         return not (self.breaks or self.oversold or self.differences)
 
+    def join(self, other: "Audit") -> None:
+        """Add what was found on another shard."""
+        self.entries += other.entries
+        self.figures = {**self.figures, **other.figures}
+        self.versions = {**self.versions, **other.versions}
+        self.breaks += other.breaks
+        self.oversold += other.oversold
+        self.differences += other.differences
+
     def compare(self, store: str, sku: str, version: int, found: Mapping[str, Figures]) -> None:
         """Add what one store tells otherwise of one SKU."""
         counted = self.figures.get(sku, {})

@@ -66,9 +66,10 @@ class Confirm(Struct, array_like=True, frozen=True, tag=int(Operation.CONFIRM)):
 
 
 class Release(Struct, array_like=True, frozen=True, tag=int(Operation.RELEASE)):
-    """Give back the units of a hold, or cancel the unshipped units of a commitment."""
+    """Give back the units of a hold, or cancel the unshipped units of a commitment unless it is for holds only."""
 
     reservation_id: str
+    hold_only: bool = False
 
 
 class Extend(Struct, array_like=True, frozen=True, tag=int(Operation.EXTEND)):

@@ -156,7 +156,7 @@ class Pipeline:
 
         Raises GateUnverified, GateFull, LedgerUnavailable or TooManyWaiting where nothing will be done.
         """
-        self._admit(command)
+        self.require_open(command)
         # Packed here, so that a command that cannot be packed fails its own caller and no neighbour.
         packed = msgspec.Raw(_pack(command))
         answer: Answer = asyncio.get_running_loop().create_future()
@@ -165,7 +165,13 @@ class Pipeline:
         self._work.set()
         return answer
 
-    def _admit(self, command: Command) -> None:
+    def note_server(self, server: str) -> None:
+        """Verify the shard again where the ledger's server is not the one that it was taken over on."""
+        if self.verified is not None and self.verified.head.taken_on != server:
+            self._lose_gate()
+
+    def require_open(self, command: Command) -> None:
+        """Raise what `submit` would raise now."""
         if self.verified is None or self.broken.done():
             raise GateUnverified
         ends_hold = isinstance(command, _EndOfHold)

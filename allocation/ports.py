@@ -1,8 +1,8 @@
 """What the engine needs of the world: a gate that decides and a ledger that remembers."""
 
-from collections.abc import AsyncGenerator, AsyncIterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import msgspec
 from msgspec import Struct
@@ -99,8 +99,26 @@ class Moment(Struct, frozen=True):
     now_ms: int
 
 
+class Scanned(Struct, frozen=True, gc=False):
+    """Some fields of one key at one moment, the record or score of each, and where to go on; empty at the end."""
+
+    moment: Moment
+    following: bytes
+    fields: list[bytes]
+    values: Sequence[bytes | float | None]
+
+
 class KeyUnreadableError(Exception):
     """A key of the gate is not of the kind that it should be."""
+
+
+@runtime_checkable
+class Decider(Protocol):
+    """Whoever answers commands: the pipeline of the one shard, or many behind one face."""
+
+    def submit(self, command: Command) -> Awaitable[Decision]:
+        """Ask for a decision; the answer comes when it is durable. Raises NothingDone and OutcomeUnknown."""
+        ...
 
 
 class Gate(Protocol):

@@ -19,7 +19,8 @@ from allocation.commands import (
     Movement,
 )
 from allocation.errors import LedgerUnavailable, TooManyWaiting
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
+from allocation.gate.servers import RedisServers
 from allocation.ledger.postgres_ledger import PostgresLedger
 from allocation.ledger.queries import named_queries
 from allocation.outcomes import Outcome
@@ -27,8 +28,8 @@ from allocation.pipeline import Pipeline
 from allocation.ports import Decision
 from benchmarks.load import LoadFailed
 from benchmarks.running import open_folder
-from service.bootstrap import migrate_database
 from service.embedded.servers import embedded_servers
+from service.preparation import migrate_database
 from service.settings import Settings as ServiceSettings
 
 SHARD = 0
@@ -50,6 +51,7 @@ class Engine(Struct, frozen=True):
     """A pipeline that decides, and the clients to look behind it."""
 
     pipeline: Pipeline
+    servers: RedisServers
     redis: Redis
     database_url: str
 
@@ -120,16 +122,16 @@ async def running_engine(addresses: Addresses) -> AsyncIterator[Engine]:
     """Run a pipeline as the service builds it."""
     await migrate_database(addresses.database_url)
     defaults = ServiceSettings()
-    redis = connect(addresses.redis_url)
+    servers = RedisServers(addresses.redis_url)
     ledger = PostgresLedger(addresses.database_url, SHARD)
-    gate = RedisGate(redis, SHARD, defaults.key_retention_ms, defaults.event_retention_ms)
+    gate = RedisGate(servers, SHARD, defaults.key_retention_ms, defaults.event_retention_ms)
     pipeline = Pipeline(gate, ledger)
     try:
         await ledger.create()
         await ledger.check_durability()
         await pipeline.start()
-        yield Engine(pipeline, redis, addresses.database_url)
+        yield Engine(pipeline, servers, await servers.find(SHARD), addresses.database_url)
         await pipeline.stop()
     finally:
         await ledger.close()
-        await redis.aclose()
+        await servers.close()

@@ -28,7 +28,8 @@ from allocation.checkpoints import write_checkpoint
 from allocation.commands import Reserve, Wanted
 from allocation.folding import FoldedState
 from allocation.gate.keys import shard_keys
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
+from allocation.gate.servers import RedisServers
 from allocation.ledger.postgres_ledger import PostgresLedger
 from allocation.outcomes import Outcome
 from allocation.ports import Head
@@ -37,7 +38,7 @@ from benchmarks.engine_alone import SHARD, Addresses, own_servers, running_engin
 from benchmarks.figures import Figure, Settings, Target, figure
 from benchmarks.load import LoadFailed
 from benchmarks.long_ledger import FINGERPRINT, LongLedger
-from service.bootstrap import migrate_database
+from service.preparation import migrate_database
 from service.settings import Settings as ServiceSettings
 
 CHECKPOINT_SHARE, TAIL_SHARE = 5, 10
@@ -97,16 +98,20 @@ def measure(settings: Settings) -> list[Figure]:
 
 async def _measure(settings: Settings, addresses: Addresses) -> list[Figure]:
     await migrate_database(addresses.database_url)
-    ledger, redis = PostgresLedger(addresses.database_url, SHARD), connect(addresses.redis_url)
+    ledger, servers = (
+        PostgresLedger(addresses.database_url, SHARD),
+        RedisServers(addresses.redis_url),
+    )
     defaults = ServiceSettings()
-    gate = RedisGate(redis, SHARD, defaults.key_retention_ms, defaults.event_retention_ms)
+    gate = RedisGate(servers, SHARD, defaults.key_retention_ms, defaults.event_retention_ms)
     try:
         await ledger.create()
         await gate.prepare()
+        redis = await servers.find(SHARD)
         return await _figures(settings, addresses, ledger, (gate, redis))
     finally:
         await ledger.close()
-        await redis.aclose()
+        await servers.close()
 
 
 async def _figures(

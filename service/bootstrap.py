@@ -3,29 +3,23 @@
 import asyncio
 from collections.abc import AsyncGenerator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
-from importlib import resources
-from pathlib import Path
 
-import asyncpg
 from litestar import Litestar
 from msgspec import Struct
-from pogo_core.util import migrate
 
-from allocation.gate.redis_gate import RedisGate
-from allocation.ledger.postgres_ledger import PostgresLedger
-from allocation.pipeline import Pipeline
+from allocation.group_commit import OnDurable
 from service.api.availability import Availability
 from service.api.channels import ChannelReads
 from service.api.reservations import Reservations
 from service.api.webhooks import Webhooks
 from service.app import create_app
 from service.deltas.projection import Projection
-from service.deltas.rescan import Rescan
+from service.deltas.sources import Source, Sources
 from service.deltas.store import DeltaStore
 from service.endless import start_endless
-from service.engine import open_engine
+from service.engine import Engine, open_engine
 from service.feed import Feed
-from service.figures import Figures
+from service.figures import Figures, ShardFigures
 from service.keys import KeyRing, KeyStore
 from service.settings import Settings
 from service.storefronts.port import Storefront
@@ -37,46 +31,31 @@ from service.warehouses.inbox import Inbox
 from service.warehouses.sources import SourceRing, SourceStore
 from service.workers.credentials import LOOK_SECONDS, Credentials
 from service.workers.inbound import Inbound
-from service.workers.loop import Loop
+from service.workers.loop import IDLE_SECONDS as DUTY_SECONDS
+from service.workers.loop import Duty, Loop, loops_of
 from service.workers.pruning import IDLE_SECONDS, InboxPruning, Pruning
 from service.workers.pushing import Pushing
+from service.workers.server_look import SERVER_LOOK_SECONDS, ServerLook
+from service.workers.settling import settling_duties
 
 
 class Service(Struct, frozen=True):
     """Everything that one process is made of."""
 
     app: Litestar
-    pipeline: Pipeline
-    ledger: PostgresLedger
-    gate: RedisGate
+    engine: Engine
+    sources: Sources
     figures: Figures
-    feed: Feed
     keys: KeyStore
-    pool: asyncpg.Pool
     projection: Projection
-
-
-async def migrate_database(database_url: str) -> None:
-    """Bring the database to this version's tables."""
-    connection = await asyncpg.connect(database_url)
-    try:
-        await connection.execute("SELECT pg_advisory_lock(7260)")
-        for package in ("allocation.ledger", "service"):
-            with resources.as_file(resources.files(package) / "migrations") as folder:
-                await migrate.apply(connection, Path(folder), schema_name="public")
-    finally:
-        await connection.close()
 
 
 class _Core(Struct, frozen=True):
     """What decides and remembers, and what follows it in memory."""
 
-    pipeline: Pipeline
-    gate: RedisGate
-    ledger: PostgresLedger
-    feed: Feed
+    engine: Engine
+    sources: Sources
     figures: Figures
-    pool: asyncpg.Pool
 
 
 class _Ends(Struct, frozen=True):
@@ -102,38 +81,33 @@ async def running_service(
         core = await _start_core(stack, settings, redis_url, database_url)
         ends = await _start_ends(stack, settings, core, database_url, development_key)
         app = _app(settings, core, ends)
-        yield Service(
-            app,
-            core.pipeline,
-            core.ledger,
-            core.gate,
-            core.figures,
-            core.feed,
-            ends.keys,
-            core.pool,
-            ends.projection,
-        )
+        yield Service(app, core.engine, core.sources, core.figures, ends.keys, ends.projection)
 
 
 async def _start_core(
     stack: AsyncExitStack, settings: Settings, redis_url: str, database_url: str
 ) -> _Core:
-    feed = Feed()
+    feeds: list[Feed] = []
+
+    def listener(_shard: int) -> OnDurable:
+        feeds.append(Feed())
+        return feeds[-1].note_durable
+
     engine = await stack.enter_async_context(
-        open_engine(settings, redis_url, database_url, feed.note_durable)
+        open_engine(settings, redis_url, database_url, listener)
     )
-    pipeline, ledger = engine.pipeline, engine.ledger
-    figures = Figures(pipeline)
-    await ledger.create()
-    await ledger.check_durability()
-    await pipeline.start()
-    feed.begin(ledger, pipeline.durable_sequence)
-    following = start_endless(feed.run(), "feed", pipeline.broken)
-    stack.push_async_callback(_end, following)
-    stack.push_async_callback(pipeline.stop)
-    feed.follow(figures.note_entry)
-    await figures.load()
-    return _Core(pipeline, engine.gate, ledger, feed, figures, engine.pool)
+    await engine.start()
+    sources: list[Source] = []
+    for shard, feed in zip(engine.shards, feeds, strict=True):
+        figures = ShardFigures(shard.pipeline)
+        feed.begin(shard.ledger, shard.pipeline.durable_sequence)
+        following = start_endless(feed.run(), f"feed {shard.number}", engine.broken)
+        stack.push_async_callback(_end, following)
+        feed.follow(figures.note_entry)
+        sources.append(Source(shard.pipeline, shard.gate, shard.ledger, feed, figures))
+    stack.push_async_callback(engine.stop)
+    await asyncio.gather(*[source.figures.load() for source in sources])
+    return _Core(engine, sources, Figures([source.figures for source in sources]))
 
 
 async def _start_ends(
@@ -143,24 +117,27 @@ async def _start_ends(
     database_url: str,
     development_key: str | None,
 ) -> _Ends:
-    pool, pipeline = core.pool, core.pipeline
+    engine, pool = core.engine, core.engine.pool
     ring, keys, sources, inbox = KeyRing(development_key), KeyStore(pool), SourceRing(), Inbox(pool)
     credentials = Credentials(database_url, (keys, ring), (SourceStore(pool), sources))
     await credentials.run_once()
-    deltas, storefronts = DeltaStore(pool), StorefrontStore(pool)
-    rescan = Rescan(pipeline, core.gate, deltas)
-    projection = Projection(
-        core.figures, core.feed, core.ledger, deltas, rescan, broken=pipeline.broken
-    )
+    deltas, storefronts = DeltaStore(pool, len(core.sources)), StorefrontStore(pool)
+    projection = Projection(core.sources, deltas, broken=engine.broken)
     pushing = Pushing(storefronts, projection, core.figures, _connector(settings))
     inbox_pruning = InboxPruning(inbox, settings.event_retention_ms)
-    loops = {
-        "credentials": Loop("credentials", credentials.run_once, idle_seconds=LOOK_SECONDS),
-        "inbound": Loop("inbound", Inbound(inbox, sources, pipeline).run_once),
-        "pushing": Loop("pushing", pushing.run_once),
-        "pruning": Loop("pruning", Pruning(deltas).run_once, idle_seconds=IDLE_SECONDS),
-        "inbox pruning": Loop("inbox pruning", inbox_pruning.run_once, idle_seconds=IDLE_SECONDS),
+    duties: dict[str, tuple[Duty, float]] = {
+        "credentials": (credentials.run_once, LOOK_SECONDS),
+        "inbound": (Inbound(inbox, sources, engine.decider).run_once, DUTY_SECONDS),
+        "pushing": (pushing.run_once, DUTY_SECONDS),
+        "pruning": (Pruning(deltas).run_once, IDLE_SECONDS),
+        "inbox pruning": (inbox_pruning.run_once, IDLE_SECONDS),
+        "server look": (
+            ServerLook(engine.pipelines, engine.shards[0].ledger).run_once,
+            SERVER_LOOK_SECONDS,
+        ),
+        **settling_duties(engine, settings),
     }
+    loops = loops_of(duties)
     credentials.on_change = loops["credentials"].wake
     projection.on_published = pushing.on_settled = loops["pushing"].wake
     stack.callback(credentials.close)
@@ -178,18 +155,19 @@ async def _start_ends(
 def _app(settings: Settings, core: _Core, ends: _Ends) -> Litestar:
     inbound = ends.loops["inbound"]
     hot_handlers = [
-        *Reservations(core.pipeline, ends.ring, settings.key_retention_ms).handlers(),
+        *Reservations(core.engine.decider, ends.ring, settings.key_retention_ms).handlers(),
         *Availability(core.figures, ends.ring).handlers(),
         *Webhooks(ends.sources, ends.inbox, inbound.wake).handlers(),
     ]
     dependencies: dict[str, object] = {
-        "pipeline": core.pipeline,
+        "pipeline": core.engine.decider,
+        "engine": core.engine,
         "figures": core.figures,
-        "telemetry": Telemetry(core.pipeline, core.gate, core.feed),
-        "pool": core.pool,
+        "telemetry": Telemetry(core.sources),
+        "pool": core.engine.pool,
         "inbox": ends.inbox,
         "inbound": inbound,
-        "channel_reads": ChannelReads(ends.projection, core.pipeline),
+        "channel_reads": ChannelReads(ends.projection, core.sources),
         "storefronts": ends.registration,
     }
     return create_app(hot_handlers, ends.ring, dependencies)

@@ -13,7 +13,7 @@ from msgspec import Meta, Struct, field
 from allocation.commands import Command, ConfigureChannel, ConfigureLocation, ConfigureSku
 from allocation.ledger.queries import named_queries
 from allocation.outcomes import Outcome
-from allocation.pipeline import Pipeline
+from allocation.ports import Decider
 from service.api.answers import problem_of_refusal
 from service.api.identifiers import require_path_safe
 from service.api.schemas import (
@@ -82,7 +82,7 @@ def read_catalogue(path: Path) -> tuple[Catalogue, Opening]:
 
 
 async def load_catalogue(
-    pipeline: Pipeline, pool: asyncpg.Pool, catalogue: Catalogue, opening: Opening
+    pipeline: Decider, pool: asyncpg.Pool, catalogue: Catalogue, opening: Opening
 ) -> bool:
     """Configure everything and receive the opening stock; says whether that was new.
 
@@ -123,7 +123,7 @@ def _flat(entry: SkuEntry) -> tuple[str | int, ...]:
     return tuple(part for pair in entry.safety_stock.items() for part in pair)
 
 
-async def _configure(pipeline: Pipeline, commands: Sequence[Command]) -> None:
+async def _configure(pipeline: Decider, commands: Sequence[Command]) -> None:
     for first in range(0, len(commands), COMMANDS_AT_ONCE):
         answers = [
             pipeline.submit(command) for command in commands[first : first + COMMANDS_AT_ONCE]

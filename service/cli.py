@@ -6,6 +6,7 @@ from service.commands.bench import bench
 from service.commands.checkpoint import checkpoint
 from service.commands.events import events
 from service.commands.faults import FAULTS, sentence_of
+from service.commands.init import init
 from service.commands.keys import keys
 from service.commands.load import load
 from service.commands.migrate import migrate
@@ -46,6 +47,7 @@ for command in (
     serve,
     work,
     watch_command,
+    init,
     migrate,
     load,
     keys,

@@ -8,7 +8,7 @@ from allocation.commands import (
     MovedLine,
     Movement,
 )
-from allocation.pipeline import Pipeline
+from allocation.ports import Decider
 
 LOCATIONS = {"LONDON": "London warehouse", "LEEDS": "Leeds warehouse", "SOHO": "Soho store"}
 CHANNELS = {
@@ -20,7 +20,7 @@ SKUS = ("TEE-BLACK-M", "TEE-WHITE-M", "MUG-BLUE", "POSTER-A2", "LAST-ONE")
 OPENING_UNITS = {"LONDON": 100, "LEEDS": 40, "SOHO": 10}
 
 
-async def load_demo(pipeline: Pipeline) -> None:
+async def load_demo(pipeline: Decider) -> None:
     """Load the catalogue; what is there already stays as it is."""
     configuration = [
         *(ConfigureLocation(code, name) for code, name in LOCATIONS.items()),

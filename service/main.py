@@ -6,12 +6,12 @@ import signal
 import socket
 from collections.abc import Callable, Sequence
 
-from service.bootstrap import Service, migrate_database, running_service
+from service.bootstrap import Service, running_service
 from service.demo import load_demo
 from service.http_server import Server
+from service.preparation import prepare
 from service.settings import Settings
 from service.stopping import stop_wanted
-from service.suitability import require_suitable
 
 # How long an idle connection is kept by a process that ends while others go on.
 LINGER_SECONDS = 1.0
@@ -31,18 +31,12 @@ async def serve(
     await prepare(redis_url, database_url)
     async with running_service(settings, redis_url, database_url, development_key) as service:
         if demo:
-            await load_demo(service.pipeline)
+            await load_demo(service.engine.decider)
         if development_key is not None:
             print(_welcome(settings, development_key), flush=True)  # noqa: T201 - for a person
         _spare_the_collector()
         server = Server(service.app, settings.host, settings.port)
         await _answer_until(stopping, service, server, asyncio.create_task(server.serve()))
-
-
-async def prepare(redis_url: str, database_url: str) -> None:
-    """Look whether the servers can keep the promise, and bring the database to this version's tables."""
-    await require_suitable(redis_url, database_url)
-    await migrate_database(database_url)
 
 
 async def serve_beside_others(
@@ -72,7 +66,7 @@ async def serve_beside_others(
 
 
 async def _tell_when_ready(server: Server, service: Service, on_ready: Callable[[], None]) -> None:
-    while not server.started or service.pipeline.verified is None:  # noqa: ASYNC110 - neither is an event
+    while not server.started or not service.engine.open:  # noqa: ASYNC110 - neither is an event
         await asyncio.sleep(_READY_LOOK_SECONDS)
     on_ready()
 
@@ -102,7 +96,7 @@ async def _answer_until(
     stopping: asyncio.Event, service: Service, server: Server, serving: asyncio.Task[None]
 ) -> None:
     stopped = asyncio.create_task(stopping.wait())
-    broken = service.pipeline.broken
+    broken = service.engine.broken
     await asyncio.wait({serving, stopped, broken}, return_when=asyncio.FIRST_COMPLETED)
     # An open stream would keep the server from stopping.
     service.projection.end_streams()

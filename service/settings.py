@@ -9,7 +9,10 @@ from msgspec import Meta
 
 PREFIX = "RINGFENCE_"
 
-RedisUrl = Annotated[str, Meta(pattern=r"^(redis|rediss|unix)://.+")]
+# A socket; or a server, or several with commas between them, none of them empty.
+RedisUrl = Annotated[
+    str, Meta(pattern=r"^(unix://.+|rediss?://(?=.)(.*@)?([^,/?@]+(,[^,/?@]+)*)?([/?].*)?)$")
+]
 DatabaseUrl = Annotated[str, Meta(pattern=r"^(postgres|postgresql)://.+")]
 Port = Annotated[int, Meta(ge=1, le=65535)]
 Hours = Annotated[int, Meta(ge=1, le=8784)]
@@ -17,7 +20,7 @@ Seconds = Annotated[int, Meta(ge=0, le=86_400)]
 Key = Annotated[str, Meta(pattern=r"^[!-~]{1,200}$")]
 
 EXPECTED = {
-    "redis_url": "a URL that starts with redis://, rediss:// or unix://",
+    "redis_url": "a URL that starts with redis://, rediss:// or unix://, with servers separated by commas",
     "database_url": "a URL that starts with postgres:// or postgresql://",
     "port": "a number between 1 and 65535",
     "key_retention_hours": "a number of hours between 1 and 8784",

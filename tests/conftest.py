@@ -14,11 +14,15 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
+from one_redis import OneRedis
 from pogo_core.util import migrate
 from redis import Redis as BlockingRedis
 from redis.asyncio import Redis
+from tested import SHARDS
 
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
+from allocation.gate.servers import connect
+from allocation.shards.layout import lay_out
 from service.embedded.servers import embedded_servers
 from service.settings import Settings
 
@@ -79,7 +83,7 @@ async def redis(redis_url: str) -> AsyncIterator[Redis]:
 @pytest.fixture
 def gate(redis: Redis) -> RedisGate:
     """Give a gate with a week's retention that holds no state yet."""
-    return RedisGate(redis, 0, 7 * DAY_MS, 14 * DAY_MS)
+    return RedisGate(OneRedis(redis), 0, 7 * DAY_MS, 14 * DAY_MS)
 
 
 @pytest.fixture(scope="session")
@@ -95,6 +99,15 @@ def database_url(servers: Servers, _template: str) -> Iterator[str]:
     """Give a migrated database of the test's own; the ledger in it could not be emptied again."""
     name = f"{_template}_{uuid.uuid4().hex[:8]}"
     asyncio.run(_execute(servers.database_url, f'CREATE DATABASE "{name}" TEMPLATE "{_template}"'))
+    yield _with_path(servers.database_url, name)
+    asyncio.run(_execute(servers.database_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
+
+
+@pytest.fixture
+def empty_database_url(servers: Servers) -> Iterator[str]:
+    """Give a database without any table."""
+    name = f"ringfence_test_{uuid.uuid4().hex[:12]}"
+    asyncio.run(_execute(servers.database_url, f'CREATE DATABASE "{name}"'))
     yield _with_path(servers.database_url, name)
     asyncio.run(_execute(servers.database_url, f'DROP DATABASE "{name}" WITH (FORCE)'))
 
@@ -131,6 +144,7 @@ async def _create_template(database_url: str, name: str) -> None:
         for folder in MIGRATIONS:
             if folder.is_dir():
                 await migrate.apply(connection, folder, schema_name="public")
+        await lay_out(connection, SHARDS)
     finally:
         await connection.close()
 

@@ -157,6 +157,8 @@ class Oracle:
         promise = self._promise(command.reservation_id)
         if promise.state is State.RELEASED:
             return Outcome.REPLAYED
+        if command.hold_only and promise.state not in {State.HELD, State.EXPIRED}:
+            raise Refusal(Outcome.ALREADY_COMMITTED)
         if promise.state in {State.SHIPPED, State.RETURNED}:
             raise Refusal(Outcome.ALREADY_SHIPPED)
         if promise.state is State.EXPIRED:

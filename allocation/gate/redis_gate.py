@@ -2,52 +2,61 @@
 
 import asyncio
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import Any
 
 import msgspec
-from redis.asyncio import Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import RedisError, ResponseError
+from redis.exceptions import (
+    AskError,
+    BusyLoadingError,
+    ClusterDownError,
+    MasterDownError,
+    MovedError,
+    ReadOnlyError,
+    ResponseError,
+    TryAgainError,
+)
 
 from allocation.commands import Command
 from allocation.errors import Fenced, GateUnverified, Unsuitable
 from allocation.gate.clock import GateClock
 from allocation.gate.keys import shard_keys
 from allocation.gate.scripts import library, version
+from allocation.gate.servers import (
+    FAULTS,
+    SOCKET_TIMEOUT_SECONDS,
+    RedisServers,
+    read_newest_epoch,
+)
 from allocation.outcomes import Status
 from allocation.ports import Batch, BatchHead, Decision, Identity
 
 OVERDUE_PER_CALL_MAX = 128
-SOCKET_TIMEOUT_SECONDS = 5.0
-# uvloop has no better word than RuntimeError for a connection that was closed under the client.
-FAULTS = (RedisError, OSError, TimeoutError, RuntimeError)
-
+# Redis says these before it runs a function: the shard is elsewhere, or on its way, or not to be written here.
+NOTHING_RUN = (
+    MovedError,
+    AskError,
+    TryAgainError,
+    ClusterDownError,
+    MasterDownError,
+    ReadOnlyError,
+    BusyLoadingError,
+)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_head = msgspec.msgpack.Decoder(BatchHead).decode
 _decode_decisions = msgspec.msgpack.Decoder(list[Decision]).decode
 
 
-def connect(redis_url: str) -> Redis:
-    """Make a client that never sends a call twice by itself: a call that timed out may have been decided."""
-    client: Redis = cast(Any, Redis).from_url(
-        redis_url,
-        retry=Retry(NoBackoff(), 0),
-        socket_timeout=SOCKET_TIMEOUT_SECONDS,
-        socket_connect_timeout=SOCKET_TIMEOUT_SECONDS,
-        single_connection_client=False,
-        decode_responses=False,
-    )
-    return client
-
-
 class RedisGate:
-    """The gate of one shard. Raises GateUnverified for every fault of the server or the way to it."""
+    """The gate of one shard. Raises GateUnverified for every fault of the server or the way to it.
+
+    The server is looked for whenever the gate is prepared, and at no other time: all calls between two
+    verifications go to one server.
+    """
 
     def __init__(
         self,
-        redis: Redis,
+        servers: RedisServers,
         shard: int,
         reservation_retention_ms: int,
         event_retention_ms: int,
@@ -55,8 +64,9 @@ class RedisGate:
     ) -> None:
         self.shard = shard
         self.clock = clock or GateClock()
+        self._servers = servers
         # The client annotates answers as bytes, text or nothing; what a call gives is said where it is made.
-        self._redis: Any = redis
+        self._redis: Any = None
         self._keys = shard_keys(shard)
         self._retention = (reservation_retention_ms, event_retention_ms)
         self._call = ("FCALL", f"batch_{version()}", len(self._keys), *self._keys)
@@ -65,22 +75,31 @@ class RedisGate:
         self._turn = asyncio.Lock()
 
     async def prepare(self) -> Identity:
-        """Load the functions, check the server's settings, and say who it is."""
+        """Find the server, load the functions, check its settings, and say who it is."""
         try:
-            await self._redis.function_load(library(), replace=True)
-            memory, server, replication = (
-                await self._redis.info("memory"),
-                await self._redis.info("server"),
-                await self._redis.info("replication"),
-            )
-            seconds, microseconds = await self._redis.time()
+            redis = await self._move_to(await self._servers.find(self.shard))
+            await redis.function_load(library(), replace=True)
+            # A slot on its way to another node refuses calls that name all keys, though not those of one key.
+            await redis.exists(*self._keys)
+            found = await redis.info("memory", "server", "replication")
+            seconds, microseconds = await redis.time()
         except FAULTS as fault:
             raise GateUnverified from fault
-        _require_noeviction(memory)
-        if replication["role"] != "master":
+        _require_noeviction(found)
+        if found["role"] != "master":
             raise GateUnverified
         self.clock.begin(seconds * 1_000 + microseconds // 1_000)
-        return Identity(server["run_id"], replication["master_replid"])
+        return Identity(found["run_id"], found["master_replid"])
+
+    async def _move_to(self, redis: Any) -> Any:
+        if redis is not self._redis:
+            await self._drop_deciding()
+            self._redis = redis
+        return redis
+
+    async def _server(self) -> Any:
+        """Give the server that was found last; a gate that is only read may never have been prepared."""
+        return self._redis or await self._move_to(await self._servers.find(self.shard))
 
     async def memory_share(self) -> float:
         """Say how full the memory is that Redis may use; 0 where it has no limit.
@@ -88,7 +107,7 @@ class RedisGate:
         Raises Unsuitable where Redis has been told meanwhile to drop what it holds.
         """
         try:
-            memory: dict[str, Any] = await self._redis.info("memory")
+            memory: dict[str, Any] = await (await self._server()).info("memory")
         except FAULTS as fault:
             raise GateUnverified from fault
         _require_noeviction(memory)
@@ -101,7 +120,10 @@ class RedisGate:
         commands: Sequence[Command | msgspec.Raw],
         durable_sequence: int,
     ) -> Batch:
-        """Decide commands in order. Raises Fenced, or GateUnverified where the outcome is not known."""
+        """Decide commands in order.
+
+        Raises Fenced where nothing was decided, and GateUnverified where the outcome is not known.
+        """
         try:
             header, answers, entries = await self._decide_on_own_connection(
                 *self._call,
@@ -114,6 +136,8 @@ class RedisGate:
                 *self._retention,
                 *self.clock.bounds(),
             )
+        except NOTHING_RUN as error:
+            raise Fenced from error
         except ResponseError as error:
             # Redis itself refused the journal entry: a newer epoch has written. Nothing was changed.
             if "XADD" in str(error):
@@ -129,8 +153,7 @@ class RedisGate:
 
     async def _decide_on_own_connection(self, *parts: str | bytes | int) -> Any:
         async with self._turn, asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
-            # It stays the pool's, which closes it with all others.
-            self._deciding = self._deciding or await self._redis.connection_pool.get_connection()
+            self._deciding = self._deciding or await self._connection()
             self._deciding.socket_timeout = None
             try:
                 packed = self._deciding.pack_command(*parts)
@@ -143,10 +166,22 @@ class RedisGate:
                 await self._deciding.disconnect(nowait=True)
                 raise
 
+    async def _connection(self) -> Any:
+        # It stays the pool's, which closes it with all others.
+        return await (await self._server()).connection_pool.get_connection()
+
+    async def _drop_deciding(self) -> None:
+        async with self._turn:
+            if self._deciding is not None:
+                connection, self._deciding = self._deciding, None
+                await connection.disconnect(nowait=True)
+                await self._redis.connection_pool.release(connection)
+
     async def read_journal(self, after_sequence: int) -> list[tuple[int, bytes]]:
         """Read what the journal still has after a sequence, oldest first."""
         try:
-            rows: list[tuple[bytes, dict[bytes, bytes]]] = await self._redis.xrange(self._keys[7])
+            redis = await self._server()
+            rows: list[tuple[bytes, dict[bytes, bytes]]] = await redis.xrange(self._keys[7])
         except FAULTS as fault:
             raise GateUnverified from fault
         # Each item of the stream is one call: its entries, by sequence.
@@ -156,7 +191,7 @@ class RedisGate:
     async def present_state(self) -> tuple[int, int, str] | None:
         """Give epoch, last sequence and hash as Redis has them; None where there is no state."""
         try:
-            epoch, sequence, last_hash = await self._redis.hmget(
+            epoch, sequence, last_hash = await (await self._server()).hmget(
                 self._keys[0], ["epoch", "sequence", "hash"]
             )
         except FAULTS as fault:
@@ -168,15 +203,15 @@ class RedisGate:
     async def newest_epoch(self) -> int:
         """Give the highest epoch that has opened this gate or begun to load it; 0 for none."""
         try:
-            epochs = await self._redis.hmget(self._keys[0], ["epoch", "loading"])
+            return await read_newest_epoch(await self._server(), self.shard)
         except FAULTS as fault:
             raise GateUnverified from fault
-        return max(int(epoch or 0) for epoch in epochs)
 
     async def scan_stock(self, cursor: int, count: int) -> tuple[int, dict[bytes, bytes]]:
         """Read some stock records, undecoded, and the cursor that continues; 0 when all were read."""
         try:
-            scanned: tuple[int, dict[bytes, bytes]] = await self._redis.hscan(
+            redis = await self._server()
+            scanned: tuple[int, dict[bytes, bytes]] = await redis.hscan(
                 self._keys[1], cursor, count=count
             )
         except FAULTS as fault:
@@ -187,7 +222,7 @@ class RedisGate:
         """Do one step of a take-over; False where a newer one, or another state, is there."""
         call = (f"load_{version()}", len(self._keys), *self._keys, step, epoch, *arguments)
         try:
-            answer: bytes = await self._redis.execute_command("FCALL", *call)
+            answer: bytes = await (await self._server()).execute_command("FCALL", *call)
         except FAULTS as fault:
             raise GateUnverified from fault
         return answer == str(epoch).encode()

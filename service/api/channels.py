@@ -13,13 +13,13 @@ from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, QueryParameter
 from litestar.types import ASGIApp, Receive, Scope, Send
 
-from allocation.pipeline import Pipeline
 from service.api.event_stream import EventStream
 from service.api.exchange import JSON, authorize
 from service.api.guards import principal_of, requires
 from service.api.problems import Problem
 from service.deltas.channel_deltas import ChannelDeltas
 from service.deltas.projection import Projection
+from service.deltas.sources import Sources
 from service.deltas.store import FAULTS
 from service.figures import Figures
 from service.keys import KeyRing
@@ -46,8 +46,8 @@ LastEventId = Annotated[
 class ChannelReads:
     """The bounds of reading: how many at once, and for how long."""
 
-    def __init__(self, projection: Projection, pipeline: Pipeline) -> None:
-        self._projection, self._pipeline = projection, pipeline
+    def __init__(self, projection: Projection, sources: Sources) -> None:
+        self._projection, self._sources = projection, sources
         self._streams = 0
         self._snapshots = 0
 
@@ -95,10 +95,15 @@ class ChannelReads:
 
     @asynccontextmanager
     async def _ready(self, code: str) -> AsyncGenerator[ChannelDeltas]:
-        """Read a channel whose deltas reach as far as the ledger does now."""
-        needed = self._pipeline.durable_sequence
+        """Read a channel whose deltas reach as far as the ledger of every shard does now."""
+        needed = [source.pipeline.durable_sequence for source in self._sources]
+
+        def is_ready(deltas: ChannelDeltas) -> bool:
+            reached = zip(deltas.reached, needed, strict=True)
+            return all(position >= wanted for position, wanted in reached)
+
         async with self._projection.reading(code) as deltas:
-            if not await deltas.until(lambda now: now.reached >= needed, READY_SECONDS_MAX):
+            if not await deltas.until(is_ready, READY_SECONDS_MAX):
                 raise Problem("ledger-unavailable")
             yield deltas
 

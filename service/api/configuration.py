@@ -6,7 +6,7 @@ from litestar import Controller, Response, put
 from allocation.commands import Command, ConfigureChannel, ConfigureLocation, ConfigureSku
 from allocation.ledger.queries import named_queries
 from allocation.outcomes import Outcome
-from allocation.pipeline import Pipeline
+from allocation.ports import Decider
 from service.api.answers import problem_of_refusal
 from service.api.guards import requires
 from service.api.identifiers import require_path_safe
@@ -31,7 +31,7 @@ class ConfigurationController(Controller):
 
     @put("/locations/{code:str}", status_code=200)
     async def location(
-        self, code: str, data: LocationRequest, pipeline: Pipeline
+        self, code: str, data: LocationRequest, pipeline: Decider
     ) -> Response[ConfiguredAnswer]:
         """Create or rename a location."""
         _require_code("code", code, CODE_CHARACTERS_MAX)
@@ -40,7 +40,7 @@ class ConfigurationController(Controller):
 
     @put("/channels/{code:str}", status_code=200)
     async def channel(
-        self, code: str, data: ChannelRequest, pipeline: Pipeline
+        self, code: str, data: ChannelRequest, pipeline: Decider
     ) -> Response[ConfiguredAnswer]:
         """Create a channel, or set where it sources from."""
         _require_code("code", code, CODE_CHARACTERS_MAX)
@@ -54,7 +54,7 @@ class ConfigurationController(Controller):
 
     @put("/skus/{sku:str}", status_code=200)
     async def sku(
-        self, sku: str, data: SkuRequest, pipeline: Pipeline, pool: asyncpg.Pool
+        self, sku: str, data: SkuRequest, pipeline: Decider, pool: asyncpg.Pool
     ) -> Response[ConfiguredAnswer]:
         """Create a SKU, or set its name and safety stock."""
         _require_code("sku", sku, SKU_CHARACTERS_MAX)
@@ -76,7 +76,7 @@ def _require_code(field: str, code: str, characters_max: int) -> None:
         raise Problem("invalid-request", f"{field} may have {characters_max} characters.")
 
 
-async def _configure(pipeline: Pipeline, command: Command) -> tuple[int, int]:
+async def _configure(pipeline: Decider, command: Command) -> tuple[int, int]:
     """Set it, and give the ledger position and the status of the answer."""
     decision = await pipeline.submit(command)
     if decision.outcome is Outcome.CREATED:

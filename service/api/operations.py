@@ -5,7 +5,10 @@ from msgspec import Struct
 
 from allocation.errors import LedgerRewound
 from allocation.pipeline import Pipeline
+from service.engine import Engine
 from service.telemetry import CONTENT_TYPE, Telemetry
+
+VERIFIED = "verified"
 
 
 class Health(Struct, frozen=True):
@@ -28,16 +31,16 @@ class OperationsController(Controller):
         return {"status": "live"}
 
     @get("/health/ready", sync_to_thread=False)
-    def ready(self, pipeline: Pipeline) -> Response[Health]:
-        """Say whether reservations are decided and made durable."""
-        verified = pipeline.verified is not None
-        timely = pipeline.ledger_lag_seconds <= pipeline.limits.ledger_lag_seconds_max
+    def ready(self, engine: Engine) -> Response[Health]:
+        """Say whether reservations are decided and made durable, on every shard."""
+        gates = sorted({_gate(shard.pipeline) for shard in engine.shards} - {VERIFIED})
+        ready = engine.timely and not gates
         health = Health(
-            "ready" if verified and timely else "not ready",
-            _gate(pipeline),
-            "timely" if timely else "behind",
+            "ready" if ready else "not ready",
+            gates[0] if gates else VERIFIED,
+            "timely" if engine.timely else "behind",
         )
-        return Response(health, status_code=200 if verified and timely else 503)
+        return Response(health, status_code=200 if ready else 503)
 
     @get("/metrics", sync_to_thread=False)
     def metrics(self, telemetry: Telemetry) -> Response[bytes]:
@@ -47,5 +50,5 @@ class OperationsController(Controller):
 
 def _gate(pipeline: Pipeline) -> str:
     if pipeline.verified is not None:
-        return "verified"
+        return VERIFIED
     return "ledger rewound" if isinstance(pipeline.closed_by, LedgerRewound) else "unverified"

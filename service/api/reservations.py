@@ -12,8 +12,7 @@ from litestar.types import Receive, Scope, Send
 
 from allocation.commands import Confirm, Extend, ReadReservation, Release, Reserve, Wanted
 from allocation.outcomes import Outcome
-from allocation.pipeline import Pipeline
-from allocation.ports import Decision
+from allocation.ports import Decider, Decision
 from service.api.answers import problem_of_refusal, reservation_answer
 from service.api.bodies import read_body
 from service.api.exchange import (
@@ -72,7 +71,7 @@ def wanted_lines(lines: tuple[LineRequest, ...]) -> tuple[Wanted, ...]:
 class Reservations:
     """The handlers, with what they need."""
 
-    def __init__(self, pipeline: Pipeline, ring: KeyRing, key_retention_ms: int) -> None:
+    def __init__(self, pipeline: Decider, ring: KeyRing, key_retention_ms: int) -> None:
         self._pipeline = pipeline
         self._ring = ring
         self._key_retention_ms = key_retention_ms

@@ -11,7 +11,7 @@ from litestar.params import Parameter
 from allocation.commands import CheckLines, Move, MovedLine, Movement, Order
 from allocation.errors import NothingDone, OutcomeUnknown
 from allocation.outcomes import Outcome
-from allocation.pipeline import Pipeline
+from allocation.ports import Decider
 from service.api.answers import (
     NAME_OF_STATE,
     line_answers,
@@ -50,13 +50,13 @@ class StockController(Controller):
     tags = ("Stock",)
 
     @post("/movements", status_code=200, guards=[requires("movements")])
-    async def move(self, data: MovementRequest, pipeline: Pipeline) -> MovementAnswer:
+    async def move(self, data: MovementRequest, pipeline: Decider) -> MovementAnswer:
         """Apply a stock movement, once per source and event id."""
         return await apply_movement(pipeline, data)
 
     @post("/orders", status_code=201, guards=[requires("reserve")])
     async def record_order(
-        self, request: Request[None, None, State], data: OrderRequest, pipeline: Pipeline
+        self, request: Request[None, None, State], data: OrderRequest, pipeline: Decider
     ) -> Response[OrderAnswer]:
         """Record a sale that has already been made; says what it oversold."""
         if not principal_of(request).may_sell_on(data.channel):
@@ -105,7 +105,7 @@ class StockController(Controller):
 
 
 async def apply_movement(
-    pipeline: Pipeline, request: MovementRequest, arrived_at_ms: int = 0
+    pipeline: Decider, request: MovementRequest, arrived_at_ms: int = 0
 ) -> MovementAnswer:
     """Apply a movement whole. A long one goes in parts, each applied once, so that a repeat completes it.
 
@@ -145,7 +145,7 @@ async def apply_movement(
     )
 
 
-async def _apply_in_turn(pipeline: Pipeline, commands: list[Move]) -> bool:
+async def _apply_in_turn(pipeline: Decider, commands: list[Move]) -> bool:
     """Apply the parts one after the other, so that checkouts are decided in between."""
     applied = False
     for number, command in enumerate(commands):
@@ -162,7 +162,7 @@ async def _apply_in_turn(pipeline: Pipeline, commands: list[Move]) -> bool:
     return applied
 
 
-async def _check(pipeline: Pipeline, lines: list[MovedLine], kind: Movement) -> None:
+async def _check(pipeline: Decider, lines: list[MovedLine], kind: Movement) -> None:
     """Refuse a movement in parts as a whole, before any part of it is applied."""
     for first in range(0, len(lines), LINES_PER_COMMAND):
         part = lines[first : first + LINES_PER_COMMAND]

@@ -16,8 +16,9 @@ from service.embedded.errors import StartError
 from service.embedded.postgres_server import DATABASE, USER
 from service.embedded.servers import UP_FILE_NAME
 from service.engine import Engine, open_engine
+from service.preparation import prepare
 from service.settings import Settings, SettingsError
-from service.suitability import require_suitable, require_suitable_postgres
+from service.suitability import require_suitable_postgres
 
 Result = TypeVar("Result")
 
@@ -90,8 +91,8 @@ async def open_database() -> AsyncGenerator[asyncpg.Pool]:
 
 @asynccontextmanager
 async def reached_engine(settings: Settings, places: Addresses) -> AsyncGenerator[Engine]:
-    """Give a pipeline of this process's own, not started yet, beside those of the processes that serve."""
-    await require_suitable(places.redis_url, places.database_url)
+    """Give pipelines of this process's own, not started yet, beside those of the processes that serve."""
+    await prepare(places.redis_url, places.database_url)
     async with open_engine(settings, places.redis_url, places.database_url) as engine:
         yield engine
 

@@ -4,7 +4,6 @@ from pathlib import Path
 
 import click
 
-from service.bootstrap import migrate_database
 from service.catalogue import Catalogue, Opening, load_catalogue, read_catalogue
 from service.commands.connections import addresses, reached_engine, read_settings, run
 
@@ -29,9 +28,6 @@ def load(file: Path) -> None:
 
 async def _load(catalogue: Catalogue, opening: Opening) -> bool:
     settings = read_settings()
-    places = addresses(settings)
-    async with reached_engine(settings, places) as engine:
-        await migrate_database(places.database_url)
-        await engine.ledger.create()
-        await engine.pipeline.start()
-        return await load_catalogue(engine.pipeline, engine.pool, catalogue, opening)
+    async with reached_engine(settings, addresses(settings)) as engine:
+        await engine.start()
+        return await load_catalogue(engine.decider, engine.pool, catalogue, opening)

@@ -2,8 +2,8 @@
 
 import click
 
-from service.bootstrap import migrate_database
 from service.commands.connections import database_url, read_settings, run
+from service.preparation import migrate_database
 from service.suitability import require_suitable_postgres
 
 

@@ -1,25 +1,22 @@
-"""`ringfence reopen`: lets a shard be taken over again that a verification has closed."""
+"""`ringfence reopen`: lets shards be taken over again that a verification has closed."""
 
 import click
 
-from allocation.ledger.postgres_findings import PostgresFindings
+from service.commands.closed import closed_shards, reopen_shard
 from service.commands.connections import database_url, read_settings, run
-from service.engine import SHARD
 
 
 @click.command()
 def reopen() -> None:
-    """Open a shard that was closed because its ledger was broken; mend the ledger first."""
-    reason = run(_reopen())
-    if reason is None:
+    """Open what was closed because its ledger was broken; mend the ledger first."""
+    reasons = run(_reopen())
+    if not reasons:
         raise click.ClickException("The shard is not closed.")
-    click.echo(f"Opened. It had been closed: {reason}")
+    for reason in reasons:
+        click.echo(f"Opened. It had been closed: {reason}")
 
 
-async def _reopen() -> str | None:
-    findings = PostgresFindings(database_url(read_settings()), SHARD)
-    try:
-        reason = await findings.closed_reason()
-        return reason if await findings.reopen_shard() else None
-    finally:
-        await findings.close()
+async def _reopen() -> list[str]:
+    url = database_url(read_settings())
+    closed = await closed_shards(url)
+    return [reason for shard, reason in closed.items() if await reopen_shard(url, shard)]

@@ -141,11 +141,17 @@ async def _audit(progress: Progress, target: Target) -> Audit:
     shown = progress.add_task("Auditing", total=None)
     # The audit only reads: how long anything is kept makes no difference to it.
     async with open_engine(Settings(), target.redis_url, target.database_url) as engine:
-        return await audit(
-            engine.gate,
-            engine.ledger,
-            lambda read, through: progress.update(shown, completed=read, total=through),
-        )
+        audits = [
+            await audit(
+                shard.gate,
+                shard.ledger,
+                lambda read, through: progress.update(shown, completed=read, total=through),
+            )
+            for shard in engine.shards
+        ]
+    for other in audits[1:]:
+        audits[0].join(other)
+    return audits[0]
 
 
 def _progress(console: Console) -> Progress:

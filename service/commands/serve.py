@@ -10,8 +10,8 @@ import click
 from service.commands.connections import Addresses, named_addresses, read_settings, run
 from service.embedded.ports import listening_sockets, require_free
 from service.http_server import BACKLOG
-from service.main import prepare
 from service.main import serve as answer
+from service.preparation import prepare
 from service.processes.child import Child
 from service.processes.supervisor import Supervisor
 from service.settings import Settings

@@ -12,14 +12,13 @@ import click
 import uvloop
 
 from allocation.errors import Closed, LedgerUnavailable
-from allocation.ledger.postgres_findings import PostgresFindings
+from service.commands.closed import closed_shards
 from service.embedded.errors import StartError
 from service.embedded.files import write_whole
 from service.embedded.ports import require_free
 from service.embedded.processes import stop_with_parent
 from service.embedded.servers import EmbeddedServers, embedded_servers
 from service.embedded.watcher import Watcher
-from service.engine import SHARD
 from service.main import serve
 from service.settings import Settings
 from service.stopping import stop_wanted
@@ -83,17 +82,13 @@ async def _serve_unless_closed(settings: Settings, servers: EmbeddedServers) -> 
 
 async def _is_reopened(database_url: str, stopping: asyncio.Event) -> bool:
     """Wait until the shard is open again, or until this process is told to stop."""
-    findings = PostgresFindings(database_url, SHARD)
-    try:
-        while not stopping.is_set():
-            with suppress(TimeoutError):
-                await asyncio.wait_for(stopping.wait(), REOPENED_LOOK_SECONDS)
-            with suppress(LedgerUnavailable):
-                if await findings.closed_reason() is None:
-                    return not stopping.is_set()
-        return False
-    finally:
-        await findings.close()
+    while not stopping.is_set():
+        with suppress(TimeoutError):
+            await asyncio.wait_for(stopping.wait(), REOPENED_LOOK_SECONDS)
+        with suppress(LedgerUnavailable):
+            if not await closed_shards(database_url):
+                return not stopping.is_set()
+    return False
 
 
 def _development_key(settings: Settings, data_dir: Path) -> str:

@@ -8,13 +8,12 @@ import click
 
 from allocation.checkpoints import write_checkpoint
 from allocation.folding import FoldedState
-from allocation.history import ReadLedger
+from allocation.history import ReadLedger, history_from_checkpoint
 from allocation.ledger.postgres_findings import PostgresFindings
-from allocation.verification import Verification
+from allocation.verification import CPU_SHARE_MAX, Checkpoints, Verification
 from allocation.watch import Watch
-from service.bootstrap import migrate_database
 from service.commands.connections import addresses, reached_engine, read_settings, run
-from service.engine import SHARD
+from service.engine import ShardEngine
 from service.settings import SettingsError
 from service.stopping import stop_wanted
 from service.watching import Watching
@@ -55,24 +54,34 @@ async def _look_for_ever(level: int) -> None:
     async with reached_engine(settings, places) as engine:
         logging.basicConfig(level=level, format="ringfence: %(levelname)s: %(message)s")
         os.nice(NICENESS)
-        await migrate_database(places.database_url)
-        await engine.ledger.create()
+        await engine.create()
+        rounds = [
+            _look_at(shard, places.database_url, settings.verify_seconds, len(engine.shards))
+            for shard in engine.shards
+        ]
+        await asyncio.gather(*rounds)
 
-        async def keep_checkpoint(
-            _ledger: ReadLedger, state: FoldedState, sequence: int, last_hash: str
-        ) -> None:
-            await write_checkpoint(engine.ledger, state, sequence, last_hash)
 
-        findings = PostgresFindings(places.database_url, SHARD)
-        watching = Watching(SHARD, settings.verify_seconds)
-        watch = Watch(
-            engine.gate,
-            engine.ledger,
-            findings,
-            Verification(engine.reads, engine.ledger, keep_checkpoint=keep_checkpoint),
-            watching.note_finding,
-        )
-        try:
-            await watching.run(watch.run_once)
-        finally:
-            await findings.close()
+async def _look_at(
+    shard: ShardEngine, database_url: str, verify_seconds: float, shards: int
+) -> None:
+    async def keep_checkpoint(
+        _ledger: ReadLedger, state: FoldedState, sequence: int, last_hash: str
+    ) -> None:
+        await write_checkpoint(shard.ledger, state, sequence, last_hash)
+
+    findings = PostgresFindings(database_url, shard.number)
+    watching = Watching(shard.number, verify_seconds)
+    verification = Verification(
+        shard.reads,
+        shard.ledger,
+        checkpoints=Checkpoints(
+            begin=lambda: history_from_checkpoint(shard.ledger), keep=keep_checkpoint
+        ),
+        cpu_share_max=CPU_SHARE_MAX / shards,
+    )
+    watch = Watch(shard.gate, shard.ledger, findings, verification, watching.note_finding)
+    try:
+        await watching.run(watch.run_once)
+    finally:
+        await findings.close()

@@ -4,7 +4,6 @@ import asyncio
 
 import click
 
-from service.bootstrap import migrate_database
 from service.commands.connections import addresses, reached_engine, read_settings, run
 from service.keys import KeyRing, KeyStore
 from service.stopping import stop_wanted
@@ -12,7 +11,9 @@ from service.warehouses.inbox import Inbox
 from service.warehouses.sources import SourceRing, SourceStore
 from service.workers.credentials import LOOK_SECONDS, Credentials
 from service.workers.inbound import Inbound
-from service.workers.loop import Loop
+from service.workers.loop import IDLE_SECONDS, loops_of
+from service.workers.server_look import SERVER_LOOK_SECONDS, ServerLook
+from service.workers.settling import settling_duties
 
 
 @click.command()
@@ -26,31 +27,38 @@ async def _work() -> None:
     settings = read_settings()
     places = addresses(settings)
     async with reached_engine(settings, places) as engine:
-        await migrate_database(places.database_url)
-        await engine.ledger.create()
-        await engine.pipeline.start()
+        await engine.start()
         ring = SourceRing()
         credentials = Credentials(
             places.database_url,
             (KeyStore(engine.pool), KeyRing()),
             (SourceStore(engine.pool), ring),
         )
-        reading = Loop("credentials", credentials.run_once, idle_seconds=LOOK_SECONDS)
-        credentials.on_change = reading.wake
         await credentials.run_once()
-        loops = (
-            reading,
-            Loop("inbound", Inbound(Inbox(engine.pool), ring, engine.pipeline).run_once),
+        loops = loops_of(
+            {
+                "credentials": (credentials.run_once, LOOK_SECONDS),
+                "inbound": (
+                    Inbound(Inbox(engine.pool), ring, engine.decider).run_once,
+                    IDLE_SECONDS,
+                ),
+                "server look": (
+                    ServerLook(engine.pipelines, engine.shards[0].ledger).run_once,
+                    SERVER_LOOK_SECONDS,
+                ),
+                **settling_duties(engine, settings),
+            }
         )
-        for loop in loops:
+        credentials.on_change = loops["credentials"].wake
+        for loop in loops.values():
             loop.start()
         click.echo("Working; Ctrl-C stops it.", err=True)
-        stopped, broken = asyncio.create_task(stopping.wait()), engine.pipeline.broken
+        stopped, broken = asyncio.create_task(stopping.wait()), engine.broken
         await asyncio.wait({stopped, broken}, return_when=asyncio.FIRST_COMPLETED)
-        for loop in loops:
+        for loop in loops.values():
             await loop.stop()
         credentials.close()
         if broken.done():
             # Nothing that is delivered would be applied by this process any more.
-            await engine.pipeline.stop()
+            await engine.stop()
             broken.result()

@@ -2,16 +2,15 @@
 
 import asyncio
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from allocation.errors import EngineError
 from allocation.journal import decode_stock_change
 from allocation.model import Stock
-from allocation.ports import Ledger
+from allocation.shards.routing import shard_of
 from service.deltas.rescan import ChangedMeanwhile, Rescan, figure_of
-from service.deltas.store import FAULTS, ChannelHead, Delta, DeltaStore
-from service.feed import Feed
-from service.figures import Figures
+from service.deltas.sources import Sources, feed_positions
+from service.deltas.store import FAULTS, ChannelHead, Delta, DeltaStore, Figure
 
 # Changes of one SKU within this time are one delta; it bounds commits, and is the most that one waits.
 TICK_SECONDS = 0.01
@@ -28,28 +27,28 @@ class ChannelDeltas:
     """Turns ledger entries into deltas, and keeps the recent ones in memory for the streams.
 
     Other processes may do the same for the channel: whoever loses the compare-and-set reads what the winner
-    wrote. `reached` is the ledger position up to which all deltas have been published.
+    wrote. `reached` is, by shard, the ledger position up to which all deltas have been published.
     """
 
     def __init__(
         self,
         code: str,
-        sources: tuple[Figures, Feed, Ledger],
+        sources: Sources,
         store: DeltaStore,
         rescan: Rescan,
         on_published: Callable[[], None],
     ) -> None:
         self.code = code
         self.head: ChannelHead | None = None
-        self.reached = -1
+        self.reached = [-1] * len(sources)
         self.readers = 0
         self.ended = False
-        self._figures, self._feed, self._ledger = sources
+        self._sources = sources
         self._store, self._rescan = store, rescan
         self._on_published = on_published
         self._pending: dict[str, Stock] = {}
-        # All entries after this one are in `_pending`, or published.
-        self._complete_from = self._feed.sequence
+        # By shard: all entries after this one are in `_pending`, or published.
+        self._complete_from = feed_positions(sources)
         self._recent: deque[Delta] = deque(maxlen=RECENT_DELTAS_MAX)
         self._to_do, self._changed = asyncio.Event(), asyncio.Event()
         self._to_do.set()
@@ -128,60 +127,81 @@ class ChannelDeltas:
 
     async def _publish_once(self, head: ChannelHead) -> bool:
         """Publish what is pending; False where the head is another one by now."""
-        channel = self._figures.channels[self.code]
-        published = max(head.position, self.reached)
-        too_far = self._complete_from - published > BEHIND_ENTRIES_MAX
-        if channel.version > head.position or head.position < 0 or too_far:
-            await self._rescan.run(self.code, self._feed.sequence)
+        published = _later(head.positions, self.reached)
+        if self._is_configured_after(head) or self._is_too_far_behind(head, published):
+            await self._rescan.run(self.code, feed_positions(self._sources))
             return False
-        if published < self._complete_from:
-            await self._read_ledger(published)
-        # Until the next await nothing else runs: the figures are those of this very position.
-        channel, position = self._figures.channels[self.code], self._feed.sequence
-        if channel.version > head.position:
+        for shard, position in enumerate(published):
+            if position < self._complete_from[shard]:
+                await self._read_ledger(shard, position)
+        # Until the next await nothing else runs: the figures are those of these very positions.
+        positions = feed_positions(self._sources)
+        if self._is_configured_after(head):
             return False
         pending, self._pending = self._pending, {}
-        changed = [
-            figure_of(channel, sku, stock)
-            for sku, stock in pending.items()
-            if stock.version > head.position
-        ]
+        changed = self._figures_of(pending, head)
         deltas = None
         try:
             if changed:
-                deltas = await self._store.publish(self.code, head, position, changed)
+                deltas = await self._store.publish(self.code, head, positions, changed)
         finally:
             if changed and deltas is None:
                 self._pending = pending | self._pending
         if deltas is not None:
-            self._take_published(head, position, deltas)
+            self._take_published(head, positions, deltas)
         elif changed:
             return False
-        self._complete_from = max(self._complete_from, position)
-        self.reached = max(self.reached, position, head.position)
+        self._complete_from = _later(self._complete_from, positions)
+        self.reached = _later(self.reached, positions, head.positions)
         self._tell()
         return True
 
-    async def _read_ledger(self, position: int) -> None:
+    def _is_configured_after(self, head: ChannelHead) -> bool:
+        return any(
+            source.figures.channels[self.code].version > position
+            for source, position in zip(self._sources, head.positions, strict=True)
+        )
+
+    def _is_too_far_behind(self, head: ChannelHead, published: Sequence[int]) -> bool:
+        behind = zip(self._complete_from, published, strict=True)
+        return min(head.positions) < 0 or any(
+            complete - position > BEHIND_ENTRIES_MAX for complete, position in behind
+        )
+
+    def _figures_of(self, pending: dict[str, Stock], head: ChannelHead) -> list[Figure]:
+        figures: list[Figure] = []
+        for sku, stock in pending.items():
+            shard = shard_of(sku, len(self._sources))
+            if stock.version > head.positions[shard]:
+                channel = self._sources[shard].figures.channels[self.code]
+                figures.append(figure_of(channel, sku, stock))
+        return figures
+
+    async def _read_ledger(self, shard: int, position: int) -> None:
         """Add the entries that came before this process began to follow the channel."""
         missed: dict[str, Stock] = {}
-        until = self._complete_from
+        until = self._complete_from[shard]
         read = position
         while read < until:
-            entries = await self._ledger.read(read, min(LEDGER_READ_ENTRIES, until - read))
+            wanted = min(LEDGER_READ_ENTRIES, until - read)
+            entries = await self._sources[shard].ledger.read(read, wanted)
             assert entries, "Bug: the ledger ends before what it told"
             for sequence, body in entries:
                 missed.update(decode_stock_change(body).stock)
                 read = sequence
         self._pending = missed | self._pending
-        self._complete_from = min(self._complete_from, position)
+        self._complete_from[shard] = min(self._complete_from[shard], position)
 
-    def _take_published(self, head: ChannelHead, position: int, deltas: list[Delta]) -> None:
+    def _take_published(self, head: ChannelHead, positions: list[int], deltas: list[Delta]) -> None:
         last_id = deltas[-1].id if deltas else head.last_id
         known = self.head
         # A reader may have read the head meanwhile, with these deltas and perhaps more.
-        if known is None or known.last_id < last_id or known.position < position:
-            self._take(ChannelHead(last_id, head.pruned_id, [position]), deltas)
+        if (
+            known is None
+            or known.last_id < last_id
+            or known.positions != _later(known.positions, positions)
+        ):
+            self._take(ChannelHead(last_id, head.pruned_id, positions), deltas)
 
     def _take(self, head: ChannelHead, deltas: list[Delta]) -> None:
         """Go on to another head; the recent deltas always end there."""
@@ -198,3 +218,7 @@ class ChannelDeltas:
     def _tell(self) -> None:
         self._changed.set()
         self._changed = asyncio.Event()
+
+
+def _later(*positions: Sequence[int]) -> list[int]:
+    return [max(of_shard) for of_shard in zip(*positions, strict=True)]

@@ -5,32 +5,23 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import asynccontextmanager
 
 from allocation.journal import decode_stock_change
-from allocation.ports import Ledger
 from service.deltas.channel_deltas import ChannelDeltas
 from service.deltas.rescan import Rescan
+from service.deltas.sources import Sources
 from service.deltas.store import DeltaStore
 from service.endless import start_endless
-from service.feed import Feed
-from service.figures import Figures
 
 
 class Projection:
     """Follows the feed while a channel has a reader; without any, selling costs nothing more."""
 
-    def __init__(  # noqa: PLR0913 - what it reads and writes, and whom it tells
-        self,
-        figures: Figures,
-        feed: Feed,
-        ledger: Ledger,
-        store: DeltaStore,
-        rescan: Rescan,
-        *,
-        broken: asyncio.Future[None],
+    def __init__(
+        self, sources: Sources, store: DeltaStore, *, broken: asyncio.Future[None]
     ) -> None:
         self.store = store
         self.on_published: Callable[[], None] = lambda: None
-        self._figures, self._feed, self._ledger = figures, feed, ledger
-        self._rescan, self._broken = rescan, broken
+        self._sources, self._broken = sources, broken
+        self._rescan = Rescan(sources, store)
         self._ended = False
         self._channels: dict[str, ChannelDeltas] = {}
         self._tasks: dict[str, asyncio.Task[None]] = {}
@@ -40,10 +31,10 @@ class Projection:
         deltas = self._channels.get(code)
         if deltas is None:
             if not self._channels:
-                self._feed.follow(self._note_entry)
+                self._follow()
             deltas = ChannelDeltas(
                 code,
-                (self._figures, self._feed, self._ledger),
+                self._sources,
                 self.store,
                 self._rescan,
                 self._tell_published,
@@ -63,7 +54,7 @@ class Projection:
         del self._channels[code]
         self._tasks.pop(code).cancel()
         if not self._channels:
-            self._feed.unfollow(self._note_entry)
+            self._unfollow()
 
     @asynccontextmanager
     async def reading(self, code: str) -> AsyncGenerator[ChannelDeltas]:
@@ -90,6 +81,14 @@ class Projection:
 
     def _tell_published(self) -> None:
         self.on_published()
+
+    def _follow(self) -> None:
+        for source in self._sources:
+            source.feed.follow(self._note_entry)
+
+    def _unfollow(self) -> None:
+        for source in self._sources:
+            source.feed.unfollow(self._note_entry)
 
     def _note_entry(self, _sequence: int, body: bytes) -> None:
         change = decode_stock_change(body)

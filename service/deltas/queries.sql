@@ -1,6 +1,6 @@
 -- name: create_head
--- The head of channel $1; a channel that has one keeps it.
-INSERT INTO channel_head (channel) VALUES ($1) ON CONFLICT (channel) DO NOTHING;
+-- The head of channel $1, at positions $2; a channel that has one keeps it.
+INSERT INTO channel_head (channel, positions) VALUES ($1, $2) ON CONFLICT (channel) DO NOTHING;
 
 -- name: head
 -- Where the deltas of channel $1 end.

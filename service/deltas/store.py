@@ -32,43 +32,43 @@ class Delta(Struct, frozen=True, gc=False):
 
 
 class ChannelHead(Struct, frozen=True):
-    """Where a channel's deltas end, and how far into the ledger that is."""
+    """Where a channel's deltas end, and how far into the ledger of each shard that is; -1 for one never read."""
 
     last_id: int
     pruned_id: int
     positions: list[int]
 
-    @property
-    def position(self) -> int:
-        """How far into the ledger of the one shard that there is."""
-        return self.positions[0]
-
 
 class DeltaStore:
     """The deltas of all channels."""
 
-    def __init__(self, pool: asyncpg.Pool) -> None:
+    def __init__(self, pool: asyncpg.Pool, shards: int = 1) -> None:
         self._pool = pool
+        self._never_read = [-1] * shards
         self._queries = named_queries("service.deltas")
 
     async def head(self, channel: str) -> ChannelHead:
         """Read where the deltas of a channel end; a channel that nobody has read yet gets a head."""
         row = await self._pool.fetchrow(self._queries["head"], channel)
         if row is None:
-            await self._pool.execute(self._queries["create_head"], channel)
+            await self._pool.execute(self._queries["create_head"], channel, self._never_read)
             row = await self._pool.fetchrow(self._queries["head"], channel)
         return _head(row)
 
     async def publish(
-        self, channel: str, head: ChannelHead, position: int, figures: Sequence[Figure]
+        self,
+        channel: str,
+        head: ChannelHead,
+        positions: Sequence[int],
+        figures: Sequence[Figure],
     ) -> list[Delta] | None:
-        """Publish the figures that differ, and move to `position`; None where `head` is not the head."""
+        """Publish the figures that differ, and move to `positions`; None where `head` is not the head."""
         rows = await self._pool.fetch(
             self._queries["publish"],
             channel,
             head.last_id,
             head.positions,
-            [position],
+            positions,
             *_columns(figures),
             timeout=PUBLISH_SECONDS_MAX,
         )
@@ -120,7 +120,7 @@ class Rewrite:
         self._connection = connection
         self._channel = channel
         self._queries = named_queries("service.deltas")
-        self._first = head.position < 0
+        self._first = min(head.positions) < 0
 
     async def put(self, figures: Sequence[Figure]) -> None:
         """Publish the figures that differ; where none was published before, they are where deltas begin."""
@@ -140,9 +140,9 @@ class Rewrite:
         assert rows, "Bug: a locked head was moved"
         self.head = msgspec.structs.replace(head, last_id=head.last_id + len(_deltas(rows)))
 
-    async def move(self, position: int) -> None:
-        """Say how far into the ledger the figures go."""
-        await self._connection.execute(self._queries["move_head"], self._channel, [position])
+    async def move(self, positions: Sequence[int]) -> None:
+        """Say how far into the ledger of each shard the figures go."""
+        await self._connection.execute(self._queries["move_head"], self._channel, positions)
 
 
 def _head(row: asyncpg.Record | None) -> ChannelHead:

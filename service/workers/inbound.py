@@ -4,7 +4,7 @@ import asyncio
 import logging
 
 from allocation.errors import EngineError
-from allocation.pipeline import Pipeline
+from allocation.ports import Decider
 from service.api.problems import Problem
 from service.api.stock import apply_movement
 from service.warehouses.inbox import Applied, Dead, Delivery, Fate, Inbox, Waiting
@@ -28,7 +28,7 @@ class Inbound:
         self,
         inbox: Inbox,
         sources: SourceRing,
-        pipeline: Pipeline,
+        pipeline: Decider,
         *,
         apply_seconds_max: float = APPLY_SECONDS_MAX,
     ) -> None:

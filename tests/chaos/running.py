@@ -25,8 +25,8 @@ from msgspec import Struct
 from redis.asyncio import Redis
 
 from allocation.gate.keys import KEY_NAMES, shard_keys
-from service.bootstrap import migrate_database
 from service.keys import KeyStore
+from service.preparation import migrate_database
 
 OPEN_SECONDS_MAX = 60.0
 # After this long nothing more is waited for: what has not come by then is reported as missing.

@@ -40,7 +40,7 @@ async def becomes(read: Callable[[], Awaitable[object]], expected: object) -> No
 
 
 async def states(running: Served) -> list[str]:
-    rows = await running.service.pool.fetch("SELECT state FROM inbound_event ORDER BY id")
+    rows = await running.service.engine.pool.fetch("SELECT state FROM inbound_event ORDER BY id")
     return [row["state"] for row in rows]
 
 

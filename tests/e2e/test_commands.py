@@ -6,7 +6,6 @@ import json
 import os
 import signal
 import subprocess
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -72,15 +71,6 @@ class Servers(Protocol):
 def settings(redis_url: str, database_url: str) -> dict[str, str]:
     """Name the servers of this test."""
     return {"RINGFENCE_REDIS_URL": redis_url, "RINGFENCE_DATABASE_URL": database_url}
-
-
-@pytest.fixture
-def empty_database_url(servers: Servers) -> Iterator[str]:
-    """Give a database without any table."""
-    name = f"ringfence_test_{uuid.uuid4().hex[:12]}"
-    ask(servers.database_url, f'CREATE DATABASE "{name}"')
-    yield urlunsplit(urlsplit(servers.database_url)._replace(path=f"/{name}"))
-    ask(servers.database_url, f'DROP DATABASE "{name}" WITH (FORCE)')
 
 
 @pytest.fixture

@@ -138,7 +138,7 @@ async def test_adapter_with_a_bug(
 ) -> None:
     """A delivery that its adapter cannot cope with is a dead letter, and holds no other one up."""
     monkeypatch.setitem(ADAPTERS, "raising", Raising())
-    pool = running.service.pool
+    pool = running.service.engine.pool
     other_secret = await SourceStore(pool).add("other")
     assert other_secret is not None
     await pool.execute("UPDATE webhook_source SET adapter = 'raising' WHERE name = 'other'")
@@ -203,7 +203,7 @@ async def test_store_on_a_frozen_database(
 
 async def test_old_deliveries_are_forgotten(running: Served, secret: str) -> None:
     """An applied delivery is remembered as long as a movement; what waits or is dead is never forgotten."""
-    pool = running.service.pool
+    pool = running.service.engine.pool
     bodies = [receipt(number) for number in range(1, 4)] + [receipt(9, "NEW")]
     for number, body in enumerate(bodies):
         await deliver(running, body, signed_headers(secret, f"msg_{number}", body))

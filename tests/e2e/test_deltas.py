@@ -268,7 +268,7 @@ async def test_a_channel_that_nobody_reads_costs_nothing(
 ) -> None:
     """Without a reader nothing is written, and the feed has no follower more."""
     await running.snapshot()
-    await soon(lambda: len(running.service.feed._followers) == 1)
+    await soon(lambda: len(running.service.sources[0].feed._followers) == 1)
     async with asyncpg.create_pool(database_url, min_size=1, max_size=1) as pool:
         before = await pool.fetchrow("SELECT * FROM channel_head")
         await running.sell("MUG", "cart-1")

@@ -97,7 +97,7 @@ async def test_a_storefront_that_is_busy_hears_the_newest_figure_and_no_older_on
 
     async def newest_is_wanted() -> bool:
         wanted = "SELECT available FROM storefront_delivery WHERE sku = 'MUG'"
-        return await running.service.pool.fetchval(wanted) == 89
+        return await running.service.engine.pool.fetchval(wanted) == 89
 
     await soon(newest_is_wanted)
     release.set()
@@ -275,7 +275,7 @@ async def test_a_deleted_storefront_hears_nothing_more(running: Listening, shop:
     await until_delivered(running)
     count = len(shop.requests)
     assert (await running.client.delete("/v1/storefronts/shop")).status_code == 204
-    await soon(lambda: len(running.service.feed._followers) == 1)
+    await soon(lambda: len(running.service.sources[0].feed._followers) == 1)
     await running.sell("MUG", "cart-1")
     assert (await running.client.get("/v1/storefronts")).json() == {"items": []}
     assert len(shop.requests) == count

@@ -328,7 +328,7 @@ async def test_retry(running: Served, secret: str) -> None:
     assert await running.on_hand("NEW") == 7
     assert (await running.client.post(path)).json()["state"] == "applied"
     assert (await dead_letters(running))["items"] == []
-    row = await running.service.pool.fetchrow("SELECT retried_by FROM inbound_event")
+    row = await running.service.engine.pool.fetchrow("SELECT retried_by FROM inbound_event")
     assert row is not None
     assert row["retried_by"] == "development"
 
@@ -370,15 +370,15 @@ async def test_crash_between_apply_and_mark(
 async def test_two_workers(running: Served, secret: str) -> None:
     """Workers that run at once share the deliveries, and each is applied once."""
     service = running.service
-    inbox = Inbox(service.pool)
-    workers = [Inbound(inbox, SourceRing(), service.pipeline) for _ in range(2)]
+    inbox = Inbox(service.engine.pool)
+    workers = [Inbound(inbox, SourceRing(), service.engine.decider) for _ in range(2)]
     for number in range(60):
         body = receipt(1)
         await deliver(running, body, signed_headers(secret, f"msg_{number}", body))
         await asyncio.gather(*(worker.run_once() for worker in workers))
     await becomes(lambda: states(running), ["applied"] * 60)
     assert await running.on_hand() == 60
-    attempts = await service.pool.fetchval("SELECT max(attempts) FROM inbound_event")
+    attempts = await service.engine.pool.fetchval("SELECT max(attempts) FROM inbound_event")
     assert attempts == 1
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Awaitable, Callable, Sequence
 
 from engine.shards import CATALOGUE, Shard, hold
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.commands import (
@@ -81,7 +82,7 @@ class WatchedGate(RedisGate):
     """A real gate; tests see the steps of a load, and act before and after each."""
 
     def __init__(self, redis: Redis) -> None:
-        super().__init__(redis, 0, RESERVATION_RETENTION_MS, EVENT_RETENTION_MS)
+        super().__init__(OneRedis(redis), 0, RESERVATION_RETENTION_MS, EVENT_RETENTION_MS)
         self.steps: list[str] = []
         self.before: Callable[[int], Awaitable[None]] = _nothing
         self.after: Callable[[int], Awaitable[None]] = _nothing

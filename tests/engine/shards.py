@@ -45,8 +45,8 @@ async def _at_once() -> None:
 class WatchedLedger(PostgresLedger):
     """The real ledger; tests may act before and after an append, and see how much went into each."""
 
-    def __init__(self, database_url: str) -> None:
-        super().__init__(database_url, 0)
+    def __init__(self, database_url: str, shard: int = 0) -> None:
+        super().__init__(database_url, shard)
         self.before: Callable[[], Awaitable[None]] = _at_once
         self.after: Callable[[], Awaitable[None]] = _at_once
         self.appended: list[int] = []
@@ -66,7 +66,7 @@ class Shard:
     def __init__(
         self, gate: RedisGate, database_url: str, on_durable: OnDurable = lambda *_: None
     ) -> None:
-        self.gate, self.ledger = gate, WatchedLedger(database_url)
+        self.gate, self.ledger = gate, WatchedLedger(database_url, gate.shard)
         self.pipeline = Pipeline(gate, self.ledger, limits=PATIENT, on_durable=on_durable)
 
     @classmethod

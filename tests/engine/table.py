@@ -5,7 +5,7 @@
     ship MUG LON 2 for r1        return MUG LON 1       transfer MUG LON PAR 3
     status MUG LON 2 sellable damaged                   … event e1, … ago, … ahead: any movement may name them
     reserve r1 web MUG:2 CUP:1@PAR  [ttl 60s] [partial] [replaces r0] [request b]
-    confirm r1 [order O1]        release r1             extend r1 60s         order o1 web MUG:5
+    confirm r1 [order O1]        release r1 [if held]   extend r1 60s         order o1 web MUG:5
     wait 60s                     stock MUG LON | on_hand 5 reserved 2         available web MUG | 3
     reservation r1 | held MUG:2@LON
 
@@ -149,7 +149,7 @@ class Shop:
             case "confirm":
                 return Confirm(rest[0], _option(options, "order"))
             case "release":
-                return Release(rest[0])
+                return Release(rest[0], hold_only="held" in rest)
             case "extend":
                 return Extend(rest[0], _milliseconds(rest[1]))
             case "reservation":

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import msgspec
 import pytest
 from engine.shards import CATALOGUE, Shard, hold
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.audit import Audit, audit
@@ -27,7 +28,7 @@ async def shard(gate: RedisGate, database_url: str) -> AsyncIterator[Shard]:
 
 
 async def audited(shard: Shard, redis: Redis) -> Audit:
-    reads = RedisReads(redis, 0)
+    reads = RedisReads(OneRedis(redis), 0)
     try:
         return await audit(shard.gate, shard.ledger, reads=reads)
     finally:

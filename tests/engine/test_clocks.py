@@ -4,6 +4,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 from engine.shards import CATALOGUE, Shard, hold
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.gate.clock import TOLERANCE_MS, GateClock
@@ -34,7 +35,7 @@ def elapsed() -> Elapsed:
 @pytest.fixture
 async def shard(redis: Redis, elapsed: Elapsed, database_url: str) -> AsyncIterator[Shard]:
     """Give a running pipeline with a hundred mugs in London."""
-    gate = RedisGate(redis, 0, 7 * DAY_MS, 14 * DAY_MS, GateClock(elapsed))
+    gate = RedisGate(OneRedis(redis), 0, 7 * DAY_MS, 14 * DAY_MS, GateClock(elapsed))
     async with Shard.open(gate, database_url) as shard:
         await shard.do(*CATALOGUE)
         yield shard

@@ -4,6 +4,7 @@ import asyncio
 
 from engine.shards import WHOLE
 from engine.table import Shop
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.commands import Reserve, Wanted
@@ -51,11 +52,11 @@ async def test_a_bundle_of_several_parts_is_held_as_one_medusa_12532_erpnext_512
 
 
 async def test_racing_reservations_never_oversubscribe_medusa_16569(
-    shop: Shop, redis: Redis
+    one_shard: Shop, redis: Redis
 ) -> None:
     """Ten units and forty shoppers at once over separate connections: ten are held, the counter says ten."""
-    await shop.follow("receive MUG LON 10")
-    gate = RedisGate(redis, 0, 1_000_000, 1_000_000)
+    await one_shard.follow("receive MUG LON 10")
+    gate = RedisGate(OneRedis(redis), 0, 1_000_000, 1_000_000)
     identity = await gate.prepare()
 
     async def shopper(number: int) -> Outcome:
@@ -65,7 +66,7 @@ async def test_racing_reservations_never_oversubscribe_medusa_16569(
     outcomes = await asyncio.gather(*(shopper(number) for number in range(40)))
     assert outcomes.count(Outcome.HELD) == 10
     assert outcomes.count(Outcome.INSUFFICIENT_STOCK) == 30
-    await shop.follow("stock MUG LON | on_hand 10 reserved 10 available 0")
+    await one_shard.follow("stock MUG LON | on_hand 10 reserved 10 available 0")
 
 
 async def test_the_last_unit_is_sold_once_vendure_3508_saleor_543_magento_28508(shop: Shop) -> None:

@@ -5,10 +5,12 @@ from collections.abc import Awaitable, Callable, Iterator
 
 import pytest
 import uvloop
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.errors import GateUnverified
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
+from allocation.gate.servers import connect
 from allocation.journal import GENESIS_HASH
 from allocation.ports import Identity
 
@@ -49,7 +51,7 @@ def test_a_connection_closed_under_it_is_a_fault_of_the_server(
 
     async def check() -> None:
         client = connect(redis_url)
-        gate = RedisGate(client, 0, HOUR_MS, HOUR_MS)
+        gate = RedisGate(OneRedis(client), 0, HOUR_MS, HOUR_MS)
         try:
             identity = await gate.prepare()
             await gate.load_step("begin", EPOCH)

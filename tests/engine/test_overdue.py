@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 import msgspec
 import pytest
 from engine.shards import CATALOGUE, PATIENT, Shard, audited_sequence, hold, until
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.commands import (
@@ -200,7 +201,7 @@ async def test_a_partial_sale_waits_for_overdue_holds_too(shard: Shard, redis: R
 @pytest.mark.usefixtures("sweeps_of_two")
 async def test_what_is_to_be_forgotten_delays_no_sale(redis: Redis, database_url: str) -> None:
     """However many closed records and movements are due, the first call ends the holds and sells."""
-    gate = RedisGate(redis, 0, 1, 1)
+    gate = RedisGate(OneRedis(redis), 0, 1, 1)
     async with Shard.open(gate, database_url) as shard:
         await shard.do(*CATALOGUE, hold("all", 100, TTL_MS))
         verified = shard.pipeline.verified
@@ -220,7 +221,7 @@ async def test_what_is_to_be_forgotten_delays_no_sale(redis: Redis, database_url
 @pytest.mark.usefixtures("sweeps_of_two")
 async def test_every_call_forgets_a_few(redis: Redis, database_url: str) -> None:
     """Closed records and movements go as calls are made, the oldest first, and holds stay."""
-    gate = RedisGate(redis, 0, TTL_MS, 2 * TTL_MS)
+    gate = RedisGate(OneRedis(redis), 0, TTL_MS, 2 * TTL_MS)
     async with Shard.open(gate, database_url) as shard:
         await shard.do(*CATALOGUE, hold("kept", 1, 100 * TTL_MS))
         for name in ("r0", "r1", "r2"):

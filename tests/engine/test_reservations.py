@@ -35,6 +35,20 @@ async def test_a_confirmed_hold_is_committed_until_it_is_shipped(shop: Shop) -> 
     """)
 
 
+async def test_a_release_of_holds_only_cancels_no_commitment(shop: Shop) -> None:
+    """Whoever gives up a cart must not undo what somebody else has confirmed meanwhile."""
+    await shop.follow("""
+    receive MUG LON 5
+    reserve r1 web MUG:2     | held
+    reserve r2 web MUG:2     | held
+    confirm r1               | committed
+    release r1 if held       | already committed
+    release r2 if held       | released
+    release r2 if held       | replayed
+    stock MUG LON            | on_hand 5 reserved 0 committed 2 available 3
+    """)
+
+
 async def test_a_cancelled_commitment_gives_back_what_was_not_shipped(shop: Shop) -> None:
     """Cancelling a half-shipped order frees the other half, and no more."""
     await shop.follow("""
@@ -174,7 +188,7 @@ async def test_a_late_confirmation_takes_the_units_again_if_they_are_there(shop:
 
 
 async def test_a_late_confirmation_without_stock_is_lost_and_takes_nothing(shop: Shop) -> None:
-    """What another shopper holds by now is theirs; the late one may try again after it is freed."""
+    """What another shopper holds by now is theirs, and what of the cart is still there stays for all."""
     await shop.follow("""
     receive MUG LON 2
     receive CUP LON 1
@@ -183,8 +197,20 @@ async def test_a_late_confirmation_without_stock_is_lost_and_takes_nothing(shop:
     reserve r2 web MUG:1          | held
     confirm r1                    | hold lost
     stock CUP LON                 | reserved 0 committed 0 available 1
+    stock MUG LON                 | reserved 1 committed 0 available 1
+    """)
+
+
+async def test_a_late_confirmation_that_was_lost_may_be_tried_again(shop: Shop) -> None:
+    """Once what it lacked is free again, it is committed after all."""
+    await shop.follow("""
+    receive MUG LON 2
+    reserve r1 web MUG:2 ttl 60s  | held
+    wait 60s
+    reserve r2 web MUG:1          | held
+    confirm r1                    | hold lost
     release r2                    | released
-    confirm r1                    | committed CUP:1@LON MUG:2@LON
+    confirm r1                    | committed MUG:2@LON
     """)
 
 

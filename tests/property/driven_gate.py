@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import msgspec
+from one_redis import OneRedis
 
 from allocation.commands import Command
 from allocation.folding import (
@@ -16,7 +17,8 @@ from allocation.folding import (
 )
 from allocation.gate.clock import GateClock
 from allocation.gate.keys import shard_keys
-from allocation.gate.redis_gate import RedisGate, connect
+from allocation.gate.redis_gate import RedisGate
+from allocation.gate.servers import connect
 from allocation.journal import GENESIS_HASH, chain
 from allocation.model import Reservation, Stock
 from allocation.ports import Batch
@@ -37,7 +39,9 @@ class DrivenGate:
     def __init__(self, runner: asyncio.Runner, redis_url: str) -> None:
         self._runner = runner
         self._redis = connect(redis_url)
-        self._gate = RedisGate(self._redis, 0, RESERVATION_RETENTION_MS, EVENT_RETENTION_MS)
+        self._gate = RedisGate(
+            OneRedis(self._redis), 0, RESERVATION_RETENTION_MS, EVENT_RETENTION_MS
+        )
         self._keys = shard_keys(0)
         self._identity = runner.run(self._gate.prepare())
         self.folded = FoldedState()

@@ -75,7 +75,7 @@ class Call:
             case Confirm():
                 return self._confirm(command)
             case Release():
-                return self._release(command.reservation_id)
+                return self._release(command)
             case Move():
                 return self._move(command)
             case ConfigureSku():
@@ -166,12 +166,15 @@ class Call:
         self._touched[RESERVATIONS_KEY, command.reservation_id] = named
         return self._record(Kind.COMMITTED, command.reservation_id, Outcome.COMMITTED)
 
-    def _release(self, reservation_id: str) -> Decision:
+    def _release(self, command: Release) -> Decision:
+        reservation_id = command.reservation_id
         known = self._get(RESERVATIONS_KEY, reservation_id)
         if known is None or known.state is State.REFUSED:
             return _refused(Outcome.UNKNOWN_RESERVATION)
         if known.state is State.RELEASED:
             return Decision(Outcome.REPLAYED, known.version, known, NIL)
+        if command.hold_only and known.state not in {State.HELD, State.EXPIRED}:
+            return _refused(Outcome.ALREADY_COMMITTED)
         if known.state is State.EXPIRED:
             released = _replace(known, state=State.RELEASED)
             self._touched[RESERVATIONS_KEY, reservation_id] = released

@@ -100,7 +100,7 @@ def drawn(random: Random, number: int) -> Command:
         case 0:
             return Confirm(reservation_id, random.choice(("", "o1", f"o{number}")))
         case 1:
-            return Release(reservation_id)
+            return Release(reservation_id, hold_only=random.random() < 0.5)
         case 2:
             return moved(f"e{random.randint(0, 9)}", random.choice(SKUS), random.choice((-1, 3)))
     lines = tuple(Wanted(sku, random.randint(1, 3)) for sku in SKUS[: random.randint(1, 2)])

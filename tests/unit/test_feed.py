@@ -64,7 +64,8 @@ async def test_follower_that_fails(redis_url: str, database_url: str) -> None:
         raise LookupError(sequence, body)
 
     async with served(redis_url, database_url) as running:
-        running.service.feed.follow(fail)
+        for source in running.service.sources:
+            source.feed.follow(fail)
         await running.client.put("/v1/skus/NEW", json={})
         with pytest.raises(LookupError):
-            await asyncio.wait_for(asyncio.shield(running.service.pipeline.broken), WITHIN_SECONDS)
+            await asyncio.wait_for(asyncio.shield(running.service.engine.broken), WITHIN_SECONDS)

@@ -37,7 +37,7 @@ class Watch:
         assert await self._entries() - before == bought
 
     async def _entries(self) -> int:
-        return await self._ledger.fetchval("SELECT last_sequence FROM shard_head")
+        return await self._ledger.fetchval("SELECT sum(last_sequence)::bigint FROM shard_head")
 
 
 @asynccontextmanager

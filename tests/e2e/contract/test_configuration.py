@@ -88,8 +88,12 @@ async def test_metrics(shop: Shop, service: ServiceProcess) -> None:
         samples = dict(
             text.rsplit(" ", 1) for text in answer.body.decode().splitlines() if text[0] != "#"
         )
-        assert samples["ringfence_gate_verified"] == "1.0"
-        return float(samples.get('ringfence_decisions_total{outcome="held"}', 0))
+        assert samples['ringfence_gate_verified{shard="0"}'] == "1.0"
+        return sum(
+            float(value)
+            for sample, value in samples.items()
+            if sample.startswith('ringfence_decisions_total{outcome="held",')
+        )
 
     before = await held()
     await shop.held([line(await shop.new_sku(1))])

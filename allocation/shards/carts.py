@@ -1,0 +1,188 @@
+"""Takes carts whose SKUs may lie on several shards: leg by leg, and held when every leg is.
+
+There is no decision but the legs' own. A refusal is remembered by the shard that refused, so whoever looks at the
+legs, now or after a crash, comes to the same end.
+"""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+
+import msgspec
+from msgspec import structs
+
+from allocation.commands import CheckLines, Order, ReadConfiguration, Release, Reserve
+from allocation.journal import decode_channel
+from allocation.model import Reservation
+from allocation.outcomes import Outcome, State
+from allocation.ports import Decision
+from allocation.shards.asking import Asking, Shard
+from allocation.shards.claims import RESERVATION, Claim, Claims
+from allocation.shards.directory import Directory
+from allocation.shards.legs import joined, least_far, legs_of, refused
+
+TAKEN = frozenset({Outcome.HELD, Outcome.COMMITTED, Outcome.REPLAYED})
+_PAST_HOLD = frozenset({State.COMMITTED, State.SHIPPED, State.RETURNED})
+_encode = msgspec.msgpack.Encoder().encode
+_decode_configuration = msgspec.msgpack.Decoder(list[tuple[str, msgspec.Raw]]).decode
+
+# The legs of a reservation that there are, by shard.
+Legs = Mapping[int, Reservation]
+
+
+class Carts:
+    """Holds carts and records orders."""
+
+    def __init__(
+        self,
+        shards: Sequence[Shard],
+        claims: Claims,
+        directory: Directory,
+        now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
+    ) -> None:
+        self._shards, self._claims, self._directory = shards, claims, directory
+        self._now_ms = now_ms
+
+    async def take(self, cart: Reserve | Order) -> Decision:
+        """Hold a cart, or record a sale, as one shard would.
+
+        Raises NothingDone, and OutcomeUnknown where some legs may have been taken: a repeat completes them.
+        """
+        legs = legs_of(cart, len(self._shards))
+        for shard, leg in legs.items():
+            self._shards[shard].require_open(leg)
+        wanted = Claim(
+            RESERVATION + cart.reservation_id,
+            cart.fingerprint,
+            tuple(legs),
+            _encode(cart) if len(legs) > 1 else b"",
+            self._now_ms(),
+        )
+        standing = await self._directory.claim(wanted)
+        if standing.fingerprint != cart.fingerprint:
+            return refused(Outcome.IDEMPOTENCY_MISMATCH, cart.reservation_id)
+        decision = await self.take_legs(standing, cart)
+        if standing is wanted and decision.record is None:
+            # Nothing was decided that is remembered: the key is as free as before.
+            await self._directory.drop(wanted)
+        return decision
+
+    async def take_legs(self, claim: Claim, cart: Reserve | Order) -> Decision:
+        """Take the legs that have not been taken, and give all back where one is refused."""
+        legs = legs_of(cart, len(self._shards))
+        earlier: Legs = {}
+        if isinstance(cart, Reserve) and cart.replaces:
+            earlier = await self._earlier(cart.replaces)
+            if earlier and least_far([*earlier.values()]) in _PAST_HOLD:
+                return refused(Outcome.ALREADY_COMMITTED, cart.replaces)
+        if len(legs) > 1:
+            refusal = await self._check(cart, legs)
+            if refusal is not None:
+                return refusal
+        asking = Asking(self._shards)
+        decisions: dict[int, Decision] = {}
+        for shard in _in_order(legs, earlier):
+            leg = legs[shard]
+            if isinstance(leg, Reserve) and earlier and shard not in earlier:
+                leg = structs.replace(leg, replaces="")
+            decisions[shard] = decision = await asking.change(shard, leg)
+            if decision.outcome not in TAKEN and not _is_partial(cart, decision):
+                await self._give_back(asking, cart.reservation_id, decisions)
+                self._settled(claim)
+                return decision
+        for shard in earlier.keys() - legs.keys():
+            await asking.change(shard, Release(_replaced_by(cart), hold_only=True))
+        return await self._taken(asking, claim, cart, decisions)
+
+    async def _taken(
+        self, asking: Asking, claim: Claim, cart: Reserve | Order, decisions: Mapping[int, Decision]
+    ) -> Decision:
+        legs = {shard: made.record for shard, made in sorted(decisions.items()) if made.record}
+        held = tuple(shard for shard, leg in legs.items() if leg.state is not State.REFUSED)
+        in_order = [decisions[shard] for shard in legs]
+        if not held:
+            self._settled(claim)
+            return joined(in_order, Outcome.INSUFFICIENT_STOCK, claim.request)
+        if len(held) < len(legs):
+            await self._directory.narrow(structs.replace(claim, shards=held))
+        fresh = {decisions[shard].outcome for shard in held} - {Outcome.REPLAYED}
+        if any(leg.state in {State.RELEASED, State.EXPIRED} for leg in legs.values()):
+            # It has ended before it was complete.
+            await self._give_back(asking, cart.reservation_id, decisions)
+            fresh = set[Outcome]()
+        self._settled(claim)
+        return joined(in_order, fresh.pop() if fresh else Outcome.REPLAYED, claim.request)
+
+    async def _give_back(
+        self, asking: Asking, reservation_id: str, decisions: Mapping[int, Decision]
+    ) -> None:
+        for shard, decision in decisions.items():
+            if decision.record is not None and decision.record.state is State.HELD:
+                await asking.change(shard, Release(reservation_id, hold_only=True))
+
+    async def _check(
+        self, cart: Reserve | Order, legs: Mapping[int, Reserve | Order]
+    ) -> Decision | None:
+        """Refuse what names something unknown before any leg is taken: such a refusal is not remembered."""
+        checks = [
+            self._shards[shard].submit(CheckLines(tuple(line.sku for line in leg.lines), ()))
+            for shard, leg in legs.items()
+        ]
+        for decision in await asyncio.gather(*checks):
+            if decision.outcome is not Outcome.FOUND:
+                return decision
+        pins = {line.location for line in cart.lines} - {""}
+        if not pins:
+            return None
+        decision = await self._shards[0].submit(ReadConfiguration())
+        for key, record in _decode_configuration(decision.extra):
+            if key == f"channel:{cart.channel}":
+                unknown = pins.difference(decode_channel(record).locations)
+                return refused(Outcome.UNKNOWN_LOCATION, min(unknown)) if unknown else None
+        return refused(Outcome.UNKNOWN_CHANNEL, cart.channel)
+
+    async def _earlier(self, reservation_id: str) -> Legs:
+        known = self._directory.known(reservation_id)
+        claim = known or await self._directory.find(reservation_id)
+        if claim is None:
+            return {}
+        asking = Asking(self._shards)
+        legs = {shard: await asking.read(shard, reservation_id) for shard in claim.shards}
+        return {shard: leg for shard, leg in legs.items() if leg is not None}
+
+    def _settled(self, claim: Claim) -> None:
+        if claim.request:
+            self._claims.settled(claim.key)
+
+
+def _replaced_by(cart: Reserve | Order) -> str:
+    return cart.replaces if isinstance(cart, Reserve) else ""
+
+
+def _is_partial(cart: Reserve | Order, decision: Decision) -> bool:
+    may_be = isinstance(cart, Reserve) and cart.partial
+    return may_be and decision.outcome is Outcome.INSUFFICIENT_STOCK
+
+
+def _in_order(legs: Mapping[int, Reserve | Order], earlier: Legs) -> list[int]:
+    """Order the shards so that a refusal comes before the shopper's own earlier hold has given way anywhere.
+
+    First where nothing gives way, then where more is wanted than gives way. Otherwise ascending, so that of two
+    carts that want the last units of two shards one gets both.
+    """
+
+    def place(shard: int) -> tuple[bool, bool, int]:
+        given = earlier.get(shard)
+        return given is not None, given is not None and not _grows(legs[shard], given), shard
+
+    return sorted(legs, key=place)
+
+
+def _grows(leg: Reserve | Order, earlier: Reservation) -> bool:
+    wanted, given = Counter[str](), Counter[str]()
+    for line in leg.lines:
+        wanted[line.sku] += line.quantity
+    for line in earlier.lines if earlier.state is State.HELD else ():
+        given[line.sku] += line.quantity
+    return not wanted <= given
