@@ -56,11 +56,10 @@ def _amounts(record: Record) -> list[str]:
         + ", ".join(f"{slug} {count:,}" for slug, count in slugs.most_common()),
         f"ledger              {len(record.rows):,} rows",
         f"take-overs          {final['head']['epoch'] - 1} after the first",
-        f"faults              {len(faults)}, {overlapping.total()} of them while a commit was in flight",
-        *(
-            f"                    {kind} {kinds[kind]}, {overlapping[kind]}"
-            for kind in sorted(kinds)
-        ),
+        f"faults              {len(faults)} ({overlapping.total()} of them while a commit was in flight)",
+        "                    "
+        + ", ".join(f"{kind} {kinds[kind]} ({overlapping[kind]})" for kind in sorted(kinds)),
+        f"samples             {len(sampled)}, {sum(map(len, sampled.values())):,} attempts",
         f"services that ended {ended or 'none'} by themselves",
         f"first success       {_seconds(waited)} after the last fault",
         f"ready again         {_seconds(final['ready_seconds'])} after healing",
