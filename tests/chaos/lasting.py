@@ -47,9 +47,9 @@ def holds_last(record: Record) -> list[str]:
 
 def _expired(record: Record) -> Iterator[tuple[str, int, int, float]]:
     """Give for each hold that expired: its key, the rows that gave it its time and ended it, and that time."""
-    for key, lives in record.lives.items():
+    for key in record.reservations:
         given, ttl_seconds = 0, 0.0
-        for sequence, known in lives:
+        for sequence, known in record.life(key):
             row = record.rows[sequence - 1]
             if row.kind in {Kind.HELD, Kind.EXTENDED}:
                 given, ttl_seconds = sequence, (known.deadline_ms - row.at_ms) / 1_000
@@ -86,7 +86,7 @@ def _earliest(record: Record) -> list[float]:
     asked = [0.0] * len(record.rows)
     for place, rows in record.rows_by_key.items():
         attempts = record.by_key.get(place)
-        for row, _ in rows if attempts else ():
+        for row in rows if attempts else ():
             asked[row.sequence - 1] = min(attempt.invoked_seconds for attempt in attempts or ())
     return list(accumulate(asked, max))
 
@@ -97,7 +97,7 @@ def _latest(record: Record) -> list[float]:
     for (kind, key), rows in record.rows_by_key.items():
         # Of several rows an answer does not say which one it tells of.
         if len(rows) == 1 and kind in ROWS_OF:
-            told[rows[0][0].sequence - 1] = min(
+            told[rows[0].sequence - 1] = min(
                 (
                     attempt.completed_seconds
                     for attempt in record.by_key.get((kind, key), [])

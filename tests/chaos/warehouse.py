@@ -8,9 +8,11 @@ from typing import Any
 
 import asyncpg
 import msgspec
-from chaos.history import Operation, Recorder, judge
+from chaos.calling import Caller
+from chaos.history import Recorder, Request, judge
 from chaos.market import LOCATIONS, Market
-from e2e.contract.http_client import Client, request_bytes
+from e2e.contract.http_client import request_bytes
+from msgspec import Raw
 from signing import signed_headers
 
 # Movements that clients tell of over the API have another source.
@@ -39,7 +41,7 @@ class Warehouse:
         seed: int,
         market: Market,
         recorder: Recorder,
-        callers: Mapping[str, Client],
+        callers: Mapping[str, Caller],
         *,
         secret: str,
     ) -> None:
@@ -91,26 +93,28 @@ class Warehouse:
         delivery_id, body = delivery
         self._recorder.operations += 1
         number, path = self._recorder.operations, f"/v1/webhooks/{SOURCE}"
-        operation = Operation(number, self._name, "deliver", delivery_id, "POST", path, body)
+        sent = Raw(msgspec.json.encode(body))
+        operation = Request(
+            number, self._name, "deliver", delivery_id, sent, method="POST", path=path
+        )
         self._recorder.on_operation(number)
         while await self._attempt(operation) != "ok":  # noqa: ASYNC110 - a service tells nobody
             await asyncio.sleep(self._luck.uniform(*PAUSE_SECONDS))
 
-    async def _attempt(self, operation: Operation) -> str:
+    async def _attempt(self, operation: Request) -> str:
         service = self._luck.choice(list(self._callers))
-        body = msgspec.json.encode(operation.body)
+        body = bytes(operation.sent)
         headers = signed_headers(self._secret, operation.key, body)
         attempt = self._recorder.begin(operation, service)
         try:
-            async with asyncio.timeout(PATIENCE_SECONDS):
-                request = request_bytes("POST", operation.path, list(headers.items()), body)
-                answer = await self._callers[service].send(request)
+            request = request_bytes("POST", operation.path, list(headers.items()), body)
+            answer = await self._callers[service].send(request, PATIENCE_SECONDS)
         except (OSError, TimeoutError) as fault:
             self._recorder.end(attempt, "info", reason=type(fault).__name__)
             return "info"
         found = answer.json
         verdict, slug = judge(answer.status, found)
-        told = {"status": answer.status, "answer": found, "slug": slug}
+        told = {"status": answer.status, "answer": Raw(answer.body), "slug": slug}
         again = isinstance(found, dict) and found.get("duplicate") is True
         self._recorder.end(attempt, verdict, **told, replayed=again)
         return verdict
