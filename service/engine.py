@@ -102,7 +102,11 @@ async def open_engine(
     `listener` gives each shard whoever hears what has become durable there.
     """
     async with AsyncExitStack() as stack:
-        pool = await asyncpg.create_pool(database_url, min_size=1, max_size=10)
+        # What is stored for a sender is answered like a reservation: no operator's setting makes it less durable.
+        durable = {"synchronous_commit": "on"}
+        pool = await asyncpg.create_pool(
+            database_url, min_size=1, max_size=10, server_settings=durable
+        )
         stack.push_async_callback(_close_pool, pool)
         servers = RedisServers(redis_url)
         stack.push_async_callback(servers.close)
