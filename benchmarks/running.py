@@ -48,9 +48,23 @@ class Running(Struct, frozen=True):
 
     def cpu_seconds_with_children(self) -> float:
         """Read how long the service and the processes that it has started have used a CPU."""
+        return sum(map(_cpu_seconds, (self.process_id, *self._children())))
+
+    def await_idle_child(self) -> None:
+        """Wait until a process that the service starts beside itself has started, and has nothing to do."""
+        deadline, before = time.monotonic() + START_SECONDS, 0.0
+        while time.monotonic() < deadline:
+            spent = sum(map(_cpu_seconds, self._children()))
+            if 0.0 < spent == before:
+                return
+            before = spent
+            time.sleep(1.0)
+        raise LoadFailed(f"The service had no idle process beside it within {START_SECONDS:g} s.")
+
+    def _children(self) -> list[int]:
         process_id = self.process_id
         children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text("ascii")
-        return sum(map(_cpu_seconds, (process_id, *map(int, children.split()))))
+        return [int(text) for text in children.split()]
 
     def resident_bytes(self) -> int:
         """Read how much memory the service's process has."""

@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Sequence
 
 import pytest
 from engine.shards import CATALOGUE, Shard
+from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.comparison import Drift
@@ -30,7 +31,7 @@ class Edited:
 
     def __init__(self, shard: Shard, redis: Redis, database_url: str) -> None:
         self.at_seconds = 1_000.0
-        self.redis, self.reads = redis, RedisReads(redis, 0)
+        self.redis, self.reads = redis, RedisReads(OneRedis(redis), 0)
         self.findings = PostgresFindings(database_url, 0)
         self.watching = Watching(0, 60.0)
         verification = Verification(self.reads, shard.ledger, cpu_share_max=1.0)

@@ -25,10 +25,10 @@ from msgspec import Raw
 from redis.asyncio import Redis
 from signing import signed_headers
 
-from service.bootstrap import migrate_database
 from service.embedded.server import EmbeddedServer
 from service.embedded.servers import EmbeddedServers
 from service.keys import KeyStore
+from service.preparation import migrate_database
 from service.warehouses.sources import SourceStore
 
 BUILDS = Path(__file__).with_name("builds.py")
