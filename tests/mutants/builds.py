@@ -26,7 +26,10 @@ def _change_library(*changes: tuple[str, str]) -> None:
 def _believe_run_id() -> None:
     """M3: a server that was another's replica meanwhile is taken for the same, since it never ended."""
     _change_library(
-        ("""    or not string.find(replication, "\\nmaster_replid:" .. replication_id, 1, true)\n""", "")
+        (
+            """    or not string.find(replication, "\\nmaster_replid:" .. replication_id, 1, true)\n""",
+            "",
+        )
     )
 
 
