@@ -49,14 +49,6 @@ def deliveries_have_one_effect(record: Record) -> list[str]:
     ]
 
 
-def body_taken(record: Record, delivery_id: str) -> dict[str, Any] | None:
-    """Give the body that counts where an id came with several: the first that was stored."""
-    for row in record.final.get("inbox", []):
-        if row["webhook_id"] == delivery_id and not row["is_other_body"]:
-            return msgspec.json.decode(row["body"])
-    return None
-
-
 def _bodies(record: Record, verdicts: set[str]) -> dict[str, set[bytes]]:
     """Give every body that was sent under each id, of attempts with these verdicts."""
     found: dict[str, set[bytes]] = defaultdict(set)

@@ -41,15 +41,15 @@ class Row(Struct, frozen=True, gc=False):
     body: bytes
 
     @property
+    def entry(self) -> Entry:
+        return decode_entry(self.body)
+
+    @property
     def operation(self) -> str | None:
         """What kind of operation made it; None for what happens by itself."""
         if self.kind == Kind.MOVED and self.subject.startswith(f"{SOURCE}\x1f"):
             return "deliver"
         return KIND_OF_OPERATION.get(Kind(self.kind))
-
-    @property
-    def entry(self) -> Entry:
-        return decode_entry(self.body)
 
     @property
     def key(self) -> str:
@@ -94,6 +94,15 @@ class Record:
             if row.operation is not None:
                 found[row.operation, row.key].append(row)
         return dict(found)
+
+    @cached_property
+    def bodies_taken(self) -> dict[str, Any]:
+        """The body that counts where a delivery came with several: the first that was stored."""
+        return {
+            row["webhook_id"]: msgspec.json.decode(row["body"])
+            for row in self.final.get("inbox", [])
+            if not row["is_other_body"]
+        }
 
     @cached_property
     def reservations(self) -> dict[str, list[Row]]:

@@ -5,7 +5,6 @@ from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 
-from chaos.inbound import body_taken
 from chaos.record import Record, Row, wanted_by_sku
 from oracle import Oracle
 from oracle_records import Part, Shelf
@@ -235,7 +234,7 @@ def _move(record: Record, row: Row) -> Any:
     asked = record.by_key.get((row.operation or "", row.key))
     if not asked:
         return "is a movement that nobody sent"
-    body = body_taken(record, row.key) or asked[0].operation.body
+    body = record.bodies_taken.get(row.key) or asked[0].operation.body
     moment = body.get("as_of") or body.get("occurred_at")
     at_ms = int(datetime.fromisoformat(moment).timestamp() * 1000) if moment else 0
     lines: dict[tuple[str, str], int] = {}

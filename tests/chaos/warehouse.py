@@ -94,9 +94,7 @@ class Warehouse:
         self._recorder.operations += 1
         number, path = self._recorder.operations, f"/v1/webhooks/{SOURCE}"
         sent = Raw(msgspec.json.encode(body))
-        operation = Request(
-            number, self._name, "deliver", delivery_id, sent, method="POST", path=path
-        )
+        operation = Request(number, self._name, "deliver", delivery_id, sent, "POST", path)
         self._recorder.on_operation(number)
         while await self._attempt(operation) != "ok":  # noqa: ASYNC110 - a service tells nobody
             await asyncio.sleep(self._luck.uniform(*PAUSE_SECONDS))

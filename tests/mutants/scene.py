@@ -14,13 +14,14 @@ from uuid import uuid4
 import asyncpg
 import msgspec
 from chaos.clocks import ClockedRedis
-from chaos.history import FILE_NAME, NOT_NOW, Operation, Recorder, judge
+from chaos.history import FILE_NAME, NOT_NOW, NOTHING, Recorder, Request, judge
 from chaos.processes import Service
 from chaos.record import FINAL_NAME, LEDGER_NAME, Record, read_record
 from chaos.replicas import RedisPair
 from chaos.running import dump_ledger, read_gate
 from chaos.warehouse import SOURCE, await_empty_inbox, read_inbox
 from e2e.contract.http_client import Answer, Client, request_bytes
+from msgspec import Raw
 from redis.asyncio import Redis
 from signing import signed_headers
 
@@ -111,7 +112,8 @@ class Scene:
         """Ask until the answer is definite; give it, None where it is no."""
         self._recorder.operations += 1
         number = self._recorder.operations
-        operation = Operation(number, "client", kind, key, method, path, body)
+        sent = NOTHING if body is None else Raw(msgspec.json.encode(body))
+        operation = Request(number, "client", kind, key, sent, method, path)
         async with asyncio.timeout(WAIT_SECONDS_MAX), self._client() as client:
             while True:
                 verdict, slug, answer = await self._attempt(client, operation)
@@ -121,7 +123,7 @@ class Scene:
                     return None
                 await asyncio.sleep(PAUSE_SECONDS)
 
-    async def _attempt(self, client: Client, operation: Operation) -> tuple[str, str, Any]:
+    async def _attempt(self, client: Client, operation: Request) -> tuple[str, str, Any]:
         attempt = self._recorder.begin(operation, self.service.name)
         try:
             async with asyncio.timeout(ANSWER_SECONDS_MAX):
@@ -138,7 +140,7 @@ class Scene:
         )
         return verdict, slug, found
 
-    async def _send(self, client: Client, operation: Operation) -> Answer:
+    async def _send(self, client: Client, operation: Request) -> Answer:
         path, body = operation.path, operation.body
         if operation.kind == "deliver":
             packed = msgspec.json.encode(body)
