@@ -234,7 +234,7 @@ def test_checkpoint(settings: dict[str, str], catalogue: Path, redis_url: str) -
     assert "nothing to keep" in succeeded(ringfence(settings, "checkpoint"))
     succeeded(ringfence(settings, "load", catalogue))
     kept = ringfence(settings, "checkpoint")
-    assert "Kept the state at entry" in succeeded(kept)
+    assert "Kept the state of the shard at entry" in succeeded(kept)
     assert "entries (100 %)" in kept.stderr
     with Redis.from_url(redis_url) as redis:
         before = redis.hgetall(shard_keys(0)[1])
