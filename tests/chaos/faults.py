@@ -248,6 +248,11 @@ async def _lose_reply(world: World, fault: Fault) -> str:
     return "dropped" if dropped else "none came by"
 
 
+async def _repeat_request(world: World, fault: Fault) -> str:
+    repeated = await _link(world, fault).repeat_next_request(REPLY_PATIENCE_SECONDS)
+    return "repeated" if repeated else "none came by"
+
+
 async def _reset(world: World, fault: Fault) -> str:
     _link(world, fault).reset()
     return ""
@@ -299,6 +304,7 @@ _ACTS: dict[str, Callable[[World, Fault], Awaitable[str]]] = {
     "postgres-disk-full": _fill_disk_of_postgres,
     "gate-reply-lost": _lose_reply,
     "commit-reply-lost": _lose_reply,
+    "gate-request-twice": _repeat_request,
     "link-reset": _reset,
     "link-cut": _cut(BOTH_WAYS),
     "requests-cut": _cut(frozenset({Way.REQUESTS})),
