@@ -152,9 +152,10 @@ async def _fill_disk_of_postgres(world: World, fault: Fault) -> str:
     fill(world.postgres, await log_position_bytes(world.postgres) + room)
     await asyncio.sleep(fault.seconds)
     note = await _give_room(world.postgres, f"{room} bytes left")
-    # It may still be recovering, by itself.
+    # It may still be recovering by itself, or be about to end because it could not.
     async with asyncio.timeout(RECOVERY_SECONDS_MAX):
-        while not await _takes_statements(world.servers.database_url):  # noqa: ASYNC110 - a server tells nobody
+        while not await _takes_statements(world.servers.database_url):
+            await revive(world.postgres)
             await asyncio.sleep(LOOK_SECONDS)
     return note
 
