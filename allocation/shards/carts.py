@@ -96,8 +96,9 @@ class Carts:
                 await self._give_back(asking, cart.reservation_id, decisions)
                 self._settled(claim)
                 return decision
-        for shard in earlier.keys() - legs.keys():
-            await asking.change(shard, Release(_replaced_by(cart), hold_only=True))
+        if any(decision.outcome in TAKEN for decision in decisions.values()):
+            for shard in earlier.keys() - legs.keys():
+                await asking.change(shard, Release(_replaced_by(cart), hold_only=True))
         return await self._taken(asking, claim, cart, decisions)
 
     async def _taken(
