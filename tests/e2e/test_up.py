@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -335,3 +336,32 @@ def as_nobody() -> tuple[str, ...]:
 def reaches_interpreter(identity: tuple[str, ...]) -> bool:
     command = (*identity, sys.executable, "-c", "import service.cli")
     return subprocess.run(command, cwd="/", capture_output=True, check=False).returncode == 0
+
+
+def test_redis_with_a_hole_in_its_data(copied_dir: Path) -> None:
+    """What Redis refuses to read is put aside, and made anew from the ledger."""
+    with Up(copied_dir, environment={"RINGFENCE_DEV_KEY": "development"}) as up:
+        configure(up.await_ready().port, "/v1/locations/LONDON")
+        assert up.stop() == 0
+    (newest,) = (copied_dir / "redis" / "appendonlydir").glob("*.incr.aof")
+    kept = newest.read_bytes()
+    newest.write_bytes(kept[: len(kept) // 2] + bytes(100) + kept[len(kept) // 2 :])
+    with Up(copied_dir, environment={"RINGFENCE_DEV_KEY": "development"}) as up:
+        assert configure(up.await_ready().port, "/v1/locations/LONDON") == 200
+        up.process.terminate()
+        status, errors = up.finish()
+    assert status == 0
+    assert "Redis cannot read its data" in errors
+    assert (copied_dir / "redis" / "appendonlydir.damaged").is_dir()
+
+
+def configure(port: int, path: str) -> int:
+    """Put something that the ledger remembers; 200 says that it was there already."""
+    request = urllib.request.Request(
+        f"http://127.0.0.1:{port}{path}",
+        data=b"{}",
+        method="PUT",
+        headers={"Authorization": "Bearer development", "Content-Type": "application/json"},
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:  # noqa: S310 - as above
+        return answer.status
