@@ -18,6 +18,8 @@ from service.embedded.servers import embedded_servers
 from service.settings import Settings
 
 OUT = Path(".chaos")
+# About an hour on two cores.
+LONG_OPERATIONS, LONG_FAULTS, LONG_ROOM = 3_000_000, 420, 4.0
 
 
 @click.group()
@@ -35,6 +37,7 @@ def main() -> None:
 @click.option(
     "--room", type=float, default=1.0, show_default=True, help="Stretches what may take so long."
 )
+@click.option("--long", "is_long", is_flag=True, help="An hour of it, with room for a large shop.")
 @click.option("--out", type=click.Path(path_type=Path), help="Default: .chaos/SEED.")
 def run(  # noqa: PLR0913 - one argument an option
     *,
@@ -43,12 +46,15 @@ def run(  # noqa: PLR0913 - one argument an option
     faults: int,
     kinds: tuple[str, ...],
     room: float,
+    is_long: bool,
     out: Path | None,
 ) -> None:
     """Run one seed and check it; the exit status is 0 only where every checker passes."""
     folder = (out or OUT / str(seed)).absolute()
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
+    if is_long:
+        operations, faults, room = LONG_OPERATIONS, LONG_FAULTS, LONG_ROOM
     order = Order(seed, operations, faults, kinds or tuple(KINDS), room, folder)
     write_description(order)
     data = Path(tempfile.mkdtemp(prefix="ringfence-chaos-"))

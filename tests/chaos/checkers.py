@@ -7,9 +7,10 @@ from itertools import pairwise
 from typing import Any
 
 from chaos.history import Attempt
+from chaos.linear import linear
 from chaos.logs import complaints_of
 from chaos.order import milliseconds, real_time
-from chaos.record import ROWS_OF, Record, unpacked, wanted_by_sku
+from chaos.record import ROWS_OF, Record, Row, unpacked, wanted_by_sku
 from chaos.replaying import replay
 
 from allocation.folding import (
@@ -57,14 +58,14 @@ def _is_remembered(record: Record, attempt: Attempt) -> bool:
     kind, key = attempt.operation.kind, attempt.operation.key
     rows = record.rows_by_key.get((kind, key), [])
     if kind == "reserve":
-        return any(row.kind == Kind.HELD for row, _ in rows)
+        return any(row.kind == Kind.HELD for row in rows)
     if kind == "extend":
         until_ms = milliseconds(attempt.answer["expires_at"])
-        return any(entry.reservations[0][1].deadline_ms == until_ms for _, entry in rows)
+        return any(_reservation(row).deadline_ms == until_ms for row in rows)
     if kind == "confirm" and not rows:
         # A hold that is shipped at once is a placed order from then on.
-        lives = record.lives.get(key, [])
-        return any(known.state in {State.COMMITTED, State.SHIPPED} for _, known in lives)
+        placed = {State.COMMITTED, State.SHIPPED}
+        return any(known.state in placed for _, known in record.life(key))
     return bool(rows)
 
 
@@ -97,7 +98,7 @@ def no_effect_without_cause(record: Record) -> list[str]:
             for attempt in attempts
             if attempt.verdict == "info" or (attempt.verdict == "ok" and not attempt.replayed)
         ]
-        for row, entry in rows:
+        for row in rows:
             refused = row.kind == Kind.REFUSED and any(
                 attempt.slug == "insufficient-stock" for attempt in attempts
             )
@@ -106,7 +107,7 @@ def no_effect_without_cause(record: Record) -> list[str]:
                     f"row {row.sequence}: {kind} {key} was done, though every answer denies it"
                 )
             if row.kind == Kind.HELD and not any(
-                _held(entry) == wanted_by_sku(attempt.operation.body) for attempt in causes
+                _held(row) == wanted_by_sku(attempt.operation.body) for attempt in causes
             ):
                 wrong.append(f"row {row.sequence}: {key} was held with a body that was refused")
         if causes and len(rows) > len(causes):
@@ -133,7 +134,8 @@ def ledger_is_whole(record: Record) -> list[str]:
             wrong.append(
                 f"row {after.sequence} is {before.at_ms - after.at_ms} ms older than the one before"
             )
-    for row, entry in zip(record.rows, record.entries, strict=True):
+    for row in record.rows:
+        entry = row.entry
         if (row.at_ms, row.kind, row.subject) != (entry.at_ms, entry.kind, entry.subject):
             wrong.append(f"row {row.sequence} says otherwise than its body")
     head, count = record.final["head"], len(record.rows)
@@ -182,19 +184,26 @@ def _figures_differ(record: Record) -> list[str]:
 
     A hold may end by itself after they were read.
     """
-    carried: dict[str, dict[int, list[tuple[Any, ...]]]] = defaultdict(dict)
+    asked = {
+        (sku, told["version"])
+        for figures in record.final["figures"].values()
+        for sku, told in (figures or {}).items()
+    }
+    carried: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
     newest: dict[str, int] = {}
-    for row, entry in zip(record.rows, record.entries, strict=True):
-        for sku, stock in entry.stock:
-            carried[sku][row.sequence] = [
-                (pool.location, pool.on_hand, pool.reserved, pool.committed) for pool in stock.pools
-            ]
+    for row in record.rows:
+        for sku, stock in row.entry.stock:
+            if (sku, row.sequence) in asked:
+                carried[sku, row.sequence] = [
+                    (pool.location, pool.on_hand, pool.reserved, pool.committed)
+                    for pool in stock.pools
+                ]
             if row.at_ms < record.final["figures_read_ms"] - MOMENT_MS:
                 newest[sku] = row.sequence
     wrong: list[str] = []
     for service, figures in record.final["figures"].items():
         for sku, told in (figures or {}).items():
-            expected = carried[sku].get(told["version"])
+            expected = carried.get((sku, told["version"]))
             found = [
                 tuple(pool[name] for name in ("location", "on_hand", "reserved", "committed"))
                 for pool in told["locations"]
@@ -218,39 +227,48 @@ def _took_too_long(record: Record) -> list[str]:
 def carts_are_whole(record: Record) -> list[str]:
     """C10: a cart is held with all it asked for, or not at all."""
     return [
-        f"row {row.sequence}: {key} has {_held(entry)} of a cart that nobody asked for like that"
+        f"row {row.sequence}: {key} has {_held(row)} of a cart that nobody asked for like that"
         for (kind, key), rows in record.rows_by_key.items()
-        for row, entry in rows
+        for row in rows
         if kind == "reserve"
         and row.kind == Kind.HELD
         and not any(
-            _held(entry) == wanted_by_sku(attempt.operation.body)
+            _held(row) == wanted_by_sku(attempt.operation.body)
             for attempt in record.by_key.get((kind, key), [])
         )
     ]
 
 
-def _held(entry: Any) -> dict[str, int]:
+def _reservation(row: Row) -> Any:
+    return row.entry.reservations[0][1]
+
+
+def _held(row: Row) -> dict[str, int]:
     held: dict[str, int] = defaultdict(int)
-    for line in entry.reservations[0][1].lines:
+    for line in _reservation(row).lines:
         held[line.sku] += line.quantity
     return dict(held)
 
 
 def units_are_conserved(record: Record) -> list[str]:
     """C11: every figure that was read adds up, to what the changes before its version come to."""
-    counted = _counted_at_versions(record)
-    wrong: list[str] = []
-    for attempt in record.attempts:
-        kind, answer = attempt.operation.kind, attempt.answer
-        if attempt.verdict != "ok" or kind not in {"availability", "stock"}:
-            continue
-        items = [answer] if kind == "stock" else answer["items"]
-        for item in items:
-            known = counted.get((item["sku"], item["version"]))
-            if known is None or _told(item) not in known:
-                wrong.append(f"line {attempt.completed_at}: {item}, counted {known}")
-    return wrong
+    told = [
+        (attempt.completed_at, item)
+        for attempt in record.attempts
+        if attempt.verdict == "ok" and attempt.operation.kind in {"availability", "stock"}
+        for item in _items(attempt)
+    ]
+    counted = _counted_at_versions(record, {(item["sku"], item["version"]) for _, item in told})
+    return [
+        f"line {line}: {item}, counted {counted.get((item['sku'], item['version']))}"
+        for line, item in told
+        if _told(item) not in counted.get((item["sku"], item["version"]), ())
+    ]
+
+
+def _items(attempt: Attempt) -> list[dict[str, Any]]:
+    answer = attempt.answer
+    return [answer] if attempt.operation.kind == "stock" else answer["items"]
 
 
 def _told(item: dict[str, Any]) -> Any:
@@ -268,13 +286,17 @@ def _told(item: dict[str, Any]) -> Any:
     )
 
 
-def _counted_at_versions(record: Record) -> dict[tuple[str, int], tuple[Any, Any]]:
-    """Count each SKU anew at every row that changed it: what may be sold, and every bucket."""
+def _counted_at_versions(
+    record: Record, asked: set[tuple[str, int]]
+) -> dict[tuple[str, int], tuple[Any, Any]]:
+    """Count SKUs anew at the rows that were asked for: what may be sold, and every bucket."""
     recount = Recount()
     counted: dict[tuple[str, int], tuple[Any, Any]] = {}
-    for row, entry in zip(record.rows, record.entries, strict=True):
+    for row in record.rows:
         recount.apply(row.sequence, row.body)
-        for sku, stock in entry.stock:
+        for sku, stock in row.entry.stock:
+            if (sku, row.sequence) not in asked:
+                continue
             pools = [
                 (pool.location, recount._pool((sku, pool.location)).figures())
                 for pool in stock.pools
@@ -291,7 +313,8 @@ def _counted_at_versions(record: Record) -> dict[tuple[str, int], tuple[Any, Any
 def no_phantom(record: Record) -> list[str]:
     """C12: no hold ends early, and none outlives its deadline."""
     wrong: list[str] = []
-    for key, lives in record.lives.items():
+    for key in record.reservations:
+        lives = record.life(key)
         for (_, before), (sequence, after) in pairwise(lives):
             at_ms = record.rows[sequence - 1].at_ms
             if after.state is State.EXPIRED and before.deadline_ms > at_ms:
@@ -363,6 +386,7 @@ CHECKERS: dict[str, Callable[[Record], list[str]]] = {
     "C4 no effect without cause": no_effect_without_cause,
     "C5 the model agrees": replay,
     "C6 real time": real_time,
+    "C7 linear for each SKU": linear,
     "C8 the ledger is whole": ledger_is_whole,
     "C9 the gate is the ledger": gate_is_ledger,
     "C10 carts are whole": carts_are_whole,

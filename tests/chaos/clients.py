@@ -4,28 +4,28 @@ import asyncio
 from random import Random
 from typing import Any
 
-from chaos.history import NOT_NOW, Operation, Recorder, judge
-from chaos.market import CHANNEL, LONG_SECONDS, SHORT_SECONDS, Market, Reserved
-from e2e.contract.http_client import Client
+import msgspec
+from chaos.calling import Answer, Caller
+from chaos.history import NOT_NOW, NOTHING, Recorder, Request, judge
+from chaos.market import CHANNEL, LONG_SECONDS, SHORT_SECONDS, Market, Reserved, Wish
+from msgspec import Raw
 
-CLIENTS = 24
+CLIENTS = 96
 # Shorter than the service's own deadline: a client that waits on a sleeping process asks another one.
 PATIENCE_SECONDS = (0.7, 4.0)
-PAUSE_SECONDS = (0.02, 0.3)
+PAUSE_SECONDS = (0.05, 0.6)
 # An operation of which nothing was done is given up this often, so that it must have no effect for ever.
 GIVE_UP = 0.3
 WISHES = {
-    "reserve": 46,
-    "confirm": 12,
-    "release": 18,
-    "extend": 6,
-    "move": 6,
+    "reserve": 42,
+    "confirm": 9,
+    "release": 20,
+    "extend": 4,
+    "move": 15,
     "read": 4,
-    "availability": 5,
-    "stock": 3,
+    "availability": 4,
+    "stock": 2,
 }
-# Kind, key, method, path and body.
-Wish = tuple[str, str, str, str, Any]
 DUPLICATES, OTHER_BODIES, UNNAMED_SHARE = 0.10, 0.03, 0.2
 
 
@@ -33,10 +33,10 @@ class Customer:
     """One client, who does one thing after the other."""
 
     def __init__(
-        self, name: str, seed: int, market: Market, recorder: Recorder, callers: dict[str, Client]
+        self, name: str, seed: int, market: Market, recorder: Recorder, callers: dict[str, Caller]
     ) -> None:
         self.name = name
-        self.unresolved: Operation | None = None
+        self.unresolved: Request | None = None
         self._market, self._recorder, self._callers = market, recorder, callers
         self._luck = Random(f"{seed}/{name}")  # noqa: S311 - chance, no secret
         self._mine = 0
@@ -50,7 +50,9 @@ class Customer:
         """Ask until the answer is definite; give what was answered, None where it was refused or given up."""
         kind, key, method, path, body = wish
         self._recorder.operations += 1
-        operation = Operation(self._recorder.operations, self.name, kind, key, method, path, body)
+        self._market.operations = self._recorder.operations
+        sent = NOTHING if body is None else Raw(msgspec.json.encode(body))
+        operation = Request(self._recorder.operations, self.name, kind, key, sent, method, path)
         self.unresolved = operation
         is_unsure, answer = False, None
         self._recorder.on_operation(operation.number)
@@ -69,13 +71,12 @@ class Customer:
             self._market.note(body, answer)
         return answer
 
-    async def _attempt(self, operation: Operation) -> tuple[str, str, Any]:
+    async def _attempt(self, operation: Request) -> tuple[str, str, Any]:
         service = self._luck.choice(list(self._callers))
         patience = self._luck.uniform(*PATIENCE_SECONDS)
         attempt = self._recorder.begin(operation, service)
         try:
-            async with asyncio.timeout(patience):
-                answer = await self._ask(self._callers[service], operation)
+            answer = await self._ask(self._callers[service], operation, patience)
         except (OSError, TimeoutError) as fault:
             self._recorder.end(attempt, "info", reason=type(fault).__name__)
             return "info", "", None
@@ -85,19 +86,19 @@ class Customer:
             attempt,
             verdict,
             status=answer.status,
-            answer=found,
+            answer=Raw(answer.body),
             slug=slug,
-            replayed=answer.header("idempotent-replayed") == "true" or _is_duplicate(found),
+            replayed=answer.says(b"idempotent-replayed: true") or _is_duplicate(found),
         )
         return verdict, slug, found
 
-    async def _ask(self, caller: Client, operation: Operation) -> Any:
+    async def _ask(self, caller: Caller, operation: Request, patience_seconds: float) -> Answer:
         if operation.method == "GET":
-            return await caller.get(operation.path)
-        if operation.method == "PUT":
-            return await caller.put(operation.path, operation.body)
-        key = operation.key if operation.kind == "reserve" else None
-        return await caller.post(operation.path, operation.body, key)
+            return await caller.get(operation.path, patience_seconds)
+        body = b"" if operation.sent == NOTHING else bytes(operation.sent)
+        more = [("Idempotency-Key", operation.key)] if operation.kind == "reserve" else []
+        request = caller.request(operation.method, operation.path, body, *more)
+        return await caller.send(request, patience_seconds)
 
     # What a client wants next.
 
@@ -111,6 +112,8 @@ class Customer:
             return self._look(kind)
         if kind == "reserve" or known is None:
             return self._reserve(known)
+        if kind in {"confirm", "release"}:
+            self._market.let_go(known, self._luck)
         return self._go_on(kind, known.key)
 
     def _go_on(self, kind: str, key: str) -> Wish:

@@ -33,6 +33,7 @@ class Story:
         self.entries: list[Entry] = []
         self.epochs: list[int] = []
         self.final: dict[str, Any] = {
+            "began_ms": 0,
             "unresolved": [],
             "faults": [],
             "ready_seconds": 0.1,
@@ -64,7 +65,7 @@ class Story:
     def ask(self, kind: str, key: str, body: Any = None) -> Attempt:
         """Let a client ask for something; until told otherwise nobody knows what came of it."""
         self._line += 1
-        operation = Operation(len(self.attempts) + 1, "client", kind, key, "POST", "/", body)
+        operation = Operation(len(self.attempts) + 1, "client", kind, key, sent(body))
         attempt = Attempt(operation, "service-0", self._line, float(self._line))
         self.attempts.append(attempt)
         return attempt
@@ -73,7 +74,7 @@ class Story:
         """Let a client learn what came of it."""
         self._line += 1
         attempt.completed_at, attempt.completed_seconds = self._line, float(self._line)
-        attempt.verdict, attempt.answer, attempt.slug = verdict, answer, slug
+        attempt.verdict, attempt.told, attempt.slug = verdict, told(answer), slug
         attempt.status = 200
         return attempt
 
@@ -212,6 +213,16 @@ class Story:
             "available": self.on_hand - self.reserved - self.committed,
         }
         return {"sku": SKU, "version": self.next - 1, "locations": [pool]}
+
+
+def sent(body: Any) -> Raw:
+    """Write a body as a client sends it."""
+    return Raw(told(body))
+
+
+def told(answer: Any) -> bytes:
+    """Write an answer as a client gets it."""
+    return msgspec.json.encode(answer)
 
 
 def cart(units: int, ttl_seconds: int = 900) -> dict[str, Any]:

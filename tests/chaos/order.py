@@ -6,6 +6,7 @@ an answer shows must have been so at some row between the two.
 """
 
 import bisect
+from array import array
 from datetime import datetime
 from typing import Any
 
@@ -42,7 +43,7 @@ class Order:
         for place in range(len(asked_at) - 1, -1, -1):
             lowest = min(lowest, asked_at[place][1])
             self._lowest_from[place] = lowest
-        self.floors: dict[int, int] = {}
+        self._floors = array("q")
         self._find_floors()
 
     @staticmethod
@@ -52,22 +53,26 @@ class Order:
             (min(attempt.invoked_at for attempt in record.by_key[place]), row.sequence)
             for place, rows in record.rows_by_key.items()
             if place in record.by_key
-            for row, _ in rows
+            for row in rows
         ]
 
     def _find_floors(self) -> None:
-        began = [(attempt.invoked_at, 0, attempt) for attempt in self._record.attempts]
-        ended = [
-            (attempt.completed_at, 1, attempt)
-            for attempt in self._record.attempts
-            if attempt.completed_at is not None and attempt.verdict == "ok"
-        ]
+        attempts = self._record.attempts
+        lines = 1 + max((max(it.invoked_at, it.completed_at or 0) for it in attempts), default=0)
+        events: list[Attempt | None] = [None] * lines
+        for attempt in attempts:
+            events[attempt.invoked_at] = attempt
+            if attempt.completed_at is not None and attempt.verdict == "ok":
+                events[attempt.completed_at] = attempt
         floor = 0
-        for _, is_end, attempt in sorted(began + ended, key=lambda event: event[:2]):
-            if is_end:
+        for line, attempt in enumerate(events):
+            if attempt is not None and attempt.completed_at == line:
                 floor = max(floor, self._told(attempt))
-            else:
-                self.floors[attempt.invoked_at] = floor
+            self._floors.append(floor)
+
+    def floor(self, attempt: Attempt) -> int:
+        """Give the newest row that somebody had been told of when an attempt began."""
+        return self._floors[attempt.invoked_at]
 
     def _told(self, attempt: Attempt) -> int:
         """Give the newest row that a success proves to be there."""
@@ -78,8 +83,8 @@ class Order:
             return answer["version"]
         if kind == "move":
             rows = self._record.rows_by_key.get(("move", attempt.operation.key))
-            return rows[0][0].sequence if rows else 0
-        lives = self._record.lives.get(attempt.operation.key, [])
+            return rows[0].sequence if rows else 0
+        lives = self._record.life(attempt.operation.key)
         return next((sequence for sequence, known in lives if shows(answer, known)), 0)
 
     def ceiling(self, attempt: Attempt) -> int:
@@ -93,8 +98,8 @@ class Order:
 
     def states(self, attempt: Attempt) -> list[Reservation | None]:
         """Give every state that the attempt's reservation was in within its window."""
-        floor, ceiling = self.floors[attempt.invoked_at], self.ceiling(attempt)
-        lives = self._record.lives.get(attempt.operation.key, [])
+        floor, ceiling = self.floor(attempt), self.ceiling(attempt)
+        lives = self._record.life(attempt.operation.key)
         after = [sequence for sequence, _ in lives[1:]] + [len(self._record.rows) + 1]
         found: list[Reservation | None] = [
             known
@@ -111,8 +116,8 @@ def real_time(record: Record) -> list[str]:
     order, wrong = Order(record), list[str]()
     for (kind, key), rows in record.rows_by_key.items():
         asked = record.by_key.get((kind, key))
-        for row, _ in rows if asked else ():
-            floor = order.floors[min(attempt.invoked_at for attempt in asked or ())]
+        for row in rows if asked else ():
+            floor = min(order.floor(attempt) for attempt in asked or ())
             if row.sequence <= floor:
                 wrong.append(
                     f"row {row.sequence} of {key} was asked for after row {floor} was told"
@@ -129,8 +134,9 @@ def _check(order: Order, attempt: Attempt) -> str:
     kind, key = attempt.operation.kind, attempt.operation.key
     states = order.states(attempt)
     if attempt.verdict == "ok":
-        if not any(known is not None and shows(attempt.answer, known) for known in states):
-            return f"{kind} {key} was told {attempt.answer}, which it was at no such time"
+        answer = attempt.answer
+        if not any(known is not None and shows(answer, known) for known in states):
+            return f"{kind} {key} was told {answer}, which it was at no such time"
         return ""
     named = {None if known is None else known.state for known in states}
     if attempt.slug == "idempotency-mismatch" and kind == "reserve":

@@ -28,8 +28,8 @@ ROWS_OF = {
 KIND_OF_OPERATION = {kind: name for name, kinds in ROWS_OF.items() for kind in kinds}
 
 
-class Row(Struct, frozen=True):
-    """One row of the ledger."""
+class Row(Struct, frozen=True, gc=False):
+    """One row of the ledger. Its body is read anew by whoever looks: read, millions would not fit."""
 
     sequence: int
     epoch: int
@@ -40,6 +40,10 @@ class Row(Struct, frozen=True):
     body: bytes
 
     @property
+    def entry(self) -> Entry:
+        return decode_entry(self.body)
+
+    @property
     def key(self) -> str:
         """What the operation that made it calls its key."""
         if self.kind == Kind.MOVED:
@@ -47,6 +51,10 @@ class Row(Struct, frozen=True):
         if self.kind == Kind.CONFIGURED:
             return self.subject.partition(":")[2]
         return self.subject
+
+
+_decode_row = msgspec.json.Decoder(Row).decode
+Life = list[tuple[int, Reservation]]
 
 
 class Record:
@@ -61,7 +69,6 @@ class Record:
     ) -> None:
         self.attempts, self.rows, self.final = list(attempts), list(rows), final
         self.logs = logs or {}
-        self.entries: list[Entry] = [decode_entry(row.body) for row in self.rows]
 
     @cached_property
     def by_key(self) -> dict[tuple[str, str], list[Attempt]]:
@@ -72,31 +79,38 @@ class Record:
         return dict(found)
 
     @cached_property
-    def rows_by_key(self) -> dict[tuple[str, str], list[tuple[Row, Entry]]]:
+    def rows_by_key(self) -> dict[tuple[str, str], list[Row]]:
         """Every row that each kind of operation made on each key."""
-        found: dict[tuple[str, str], list[tuple[Row, Entry]]] = defaultdict(list)
-        for row, entry in zip(self.rows, self.entries, strict=True):
+        found: dict[tuple[str, str], list[Row]] = defaultdict(list)
+        for row in self.rows:
             if row.kind in KIND_OF_OPERATION:
-                found[KIND_OF_OPERATION[Kind(row.kind)], row.key].append((row, entry))
+                found[KIND_OF_OPERATION[Kind(row.kind)], row.key].append(row)
         return dict(found)
 
     @cached_property
-    def lives(self) -> dict[str, list[tuple[int, Reservation]]]:
-        """Every state of each reservation, with the sequence from which on it was in force."""
-        found: dict[str, list[tuple[int, Reservation]]] = defaultdict(list)
-        for row, entry in zip(self.rows, self.entries, strict=True):
-            for key, reservation in entry.reservations:
+    def reservations(self) -> dict[str, list[Row]]:
+        """Every row that changed each reservation."""
+        found: dict[str, list[Row]] = defaultdict(list)
+        for row in self.rows:
+            for key, reservation in row.entry.reservations:
                 if reservation is not None:
-                    found[key].append((row.sequence, reservation))
+                    found[key].append(row)
         return dict(found)
+
+    def life(self, key: str) -> Life:
+        """Give every state of a reservation, with the sequence from which on it was in force."""
+        return [
+            (row.sequence, reservation)
+            for row in self.reservations.get(key, ())
+            for name, reservation in row.entry.reservations
+            if name == key and reservation is not None
+        ]
 
 
 def read_record(folder: Path) -> Record:
     """Read a run back."""
-    rows = [
-        msgspec.json.decode(line, type=Row)
-        for line in (folder / LEDGER_NAME).read_bytes().splitlines()
-    ]
+    with (folder / LEDGER_NAME).open("rb") as file:
+        rows = [_decode_row(line) for line in file]
     final = msgspec.json.decode((folder / FINAL_NAME).read_bytes())
     logs = {
         path.name: path.read_text(encoding="utf-8", errors="replace")

@@ -1,6 +1,7 @@
 """One run: start everything, trade while things go wrong, heal, and write down what there is in the end."""
 
 import asyncio
+import os
 import platform
 import shutil
 import sys
@@ -12,14 +13,14 @@ from typing import Any
 
 import asyncpg
 import msgspec
-from chaos.clients import CLIENTS, Customer
+from chaos.calling import Caller
+from chaos.clients import CLIENTS, PATIENCE_SECONDS, PAUSE_SECONDS, WISHES, Customer
 from chaos.faults import Faults
 from chaos.history import FILE_NAME, Recorder
 from chaos.market import CHANNEL, Market
 from chaos.plan import Fault, draw_plan
 from chaos.processes import World
 from chaos.record import FINAL_NAME, LEDGER_NAME
-from e2e.contract.http_client import Client
 from msgspec import Struct
 from redis.asyncio import Redis
 
@@ -34,6 +35,10 @@ CONVERGE_SECONDS_MAX = 40.0
 # The longest of the short holds, once more extended, and a sweep.
 LAST_EXPIRY_SECONDS = 4.0
 POLL_SECONDS = 0.1
+FLUSH_SECONDS = 1.0
+ROWS_A_PAGE = 10_000
+# A longer run keeps no copy of what Redis wrote: the ledger and what the gate holds are there all the same.
+APPENDONLY_BYTES_MAX = 500_000_000
 READ_SECONDS_MAX = 2.0
 
 
@@ -59,16 +64,19 @@ class Run:
     def __init__(self, order: Order, world: World) -> None:
         self.order, self.world = order, world
         self.started = time.monotonic()
-        self.market = Market(order.seed)
+        self.market = Market(order.seed, order.operations)
         self.recorder = Recorder(order.out / FILE_NAME, self.started)
         self.faults = Faults(world, order.plan, self.started)
-        self.callers: dict[str, Client] = {}
-        self.final: dict[str, Any] = {"room": order.room}
+        self.callers: dict[str, Caller] = {}
+        # When the first second of the history began, by the clock that deadlines are told by.
+        began_ms = int(time.time() * 1000)
+        self.final: dict[str, Any] = {"room": order.room, "began_ms": began_ms}
 
     async def play(self) -> None:
         """Play it from the opening to the last figure, and write all of it down."""
         await self._open()
         supervising = asyncio.create_task(self.world.supervise())
+        flushing = asyncio.create_task(self._flush())
         customers = [self._customer(f"client-{number}") for number in range(CLIENTS)]
         opened = self.recorder.operations
         self.recorder.on_operation = lambda number: self.faults.note_operation(number - opened)
@@ -86,8 +94,14 @@ class Run:
         await asyncio.sleep(LAST_EXPIRY_SECONDS)
         await self._read_figures()
         supervising.cancel()
+        flushing.cancel()
         await self._stop()
         await self._write_down()
+
+    async def _flush(self) -> None:
+        while True:
+            await asyncio.sleep(FLUSH_SECONDS)
+            self.recorder.flush()
 
     async def _open(self) -> None:
         url = self.world.servers.database_url
@@ -96,7 +110,7 @@ class Run:
             key = await KeyStore(pool).add("chaos", ["admin"], [])
         await self.world.open(self.order.out)
         for service in self.world.services:
-            self.callers[service.name] = Client(service.port, key.text)
+            self.callers[service.name] = Caller(service.port, key.text)
         async with asyncio.timeout(OPEN_SECONDS_MAX):
             await self._until_ready()
         opener = self._customer("opener")
@@ -170,12 +184,11 @@ class Run:
                 return
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _stock(self, caller: Client) -> dict[str, Any] | None:
+    async def _stock(self, caller: Caller) -> dict[str, Any] | None:
         found: dict[str, Any] = {}
         for sku in (*self.market.hot, *self.market.cold):
             try:
-                async with asyncio.timeout(READ_SECONDS_MAX):
-                    answer = await caller.get(f"/v1/stock/{sku}")
+                answer = await caller.get(f"/v1/stock/{sku}", READ_SECONDS_MAX)
             except (OSError, TimeoutError):
                 return None
             if answer.status != 200:
@@ -201,7 +214,7 @@ class Run:
             for service in self.world.services
         }
         for caller in self.callers.values():
-            await caller.__aexit__()
+            caller.close()
         self.recorder.close()
 
     async def _write_down(self) -> None:
@@ -210,17 +223,19 @@ class Run:
         url = self.world.servers.database_url
         self.final["head"] = await _dump_ledger(url, out / LEDGER_NAME)
         self.final["faults"] = self.faults.struck
+        self.final["seconds"] = time.monotonic() - self.started
         _write(out / FINAL_NAME, self.final)
         for store in self.world.stores:
             shutil.copy2(store.log_path, out / store.log_path.name)
         for store in (self.world.pair.in_use, self.world.pair.other):
-            shutil.copytree(store.folder / "appendonlydir", out / f"{store.folder_name}-appendonly")
+            files = store.folder / "appendonlydir"
+            if sum(file.stat().st_size for file in files.iterdir()) < APPENDONLY_BYTES_MAX:
+                shutil.copytree(files, out / f"{store.folder_name}-appendonly")
 
 
-async def _status(caller: Client, path: str) -> int:
+async def _status(caller: Caller, path: str) -> int:
     try:
-        async with asyncio.timeout(READ_SECONDS_MAX):
-            return (await caller.get(path)).status
+        return (await caller.get(path, READ_SECONDS_MAX)).status
     except (OSError, TimeoutError):
         return 0
 
@@ -253,17 +268,19 @@ async def _dump_ledger(database_url: str, path: Path) -> dict[str, Any]:
     """Write every row; give the head."""
     connection = await asyncpg.connect(database_url)
     try:
-        rows = await connection.fetch(
-            "SELECT sequence, epoch, at_ms, kind, subject, hash, body FROM ledger ORDER BY sequence"
-        )
+        with path.open("wb") as file:
+            async with connection.transaction():
+                async for row in connection.cursor(
+                    "SELECT sequence, epoch, at_ms, kind, subject, hash, body FROM ledger"
+                    " ORDER BY sequence",
+                    prefetch=ROWS_A_PAGE,
+                ):
+                    file.write(msgspec.json.encode(dict(row)) + b"\n")
         head = await connection.fetchrow(
             "SELECT epoch, last_sequence, last_hash, version() AS server FROM shard_head"
         )
     finally:
         await connection.close()
-    with path.open("wb") as file:
-        for row in rows:
-            file.write(msgspec.json.encode(dict(row)) + b"\n")
     return dict(head or {})
 
 
@@ -272,11 +289,19 @@ def describe(order: Order) -> dict[str, Any]:
     return {
         "seed": order.seed,
         "operations": order.operations,
+        "faults": order.faults,
         "room": order.room,
+        "settings": {
+            "clients": CLIENTS,
+            "wishes": WISHES,
+            "patience_seconds": PATIENCE_SECONDS,
+            "pause_seconds": PAUSE_SECONDS,
+        },
         "plan": order.plan,
         "python": sys.version,
         "kernel": platform.release(),
         "machine": platform.machine(),
+        "cores": os.cpu_count(),
         "versions": {
             name: version(name)
             for name in (

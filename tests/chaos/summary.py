@@ -8,6 +8,7 @@ from chaos.record import Record, read_record
 from msgspec import Struct
 
 COMPLAINTS_SHOWN = 5
+SUMMARY_NAME = "summary.txt"
 
 
 class Found(Struct, frozen=True):
@@ -27,30 +28,40 @@ def check(folder: Path) -> Found:
         lines += [f"         {complaint}" for complaint in complaints[:COMPLAINTS_SHOWN]]
         if len(complaints) > COMPLAINTS_SHOWN:
             lines.append(f"         and {len(complaints) - COMPLAINTS_SHOWN} more")
-    return Found(not any(found.values()), "\n".join(lines))
+    text = "\n".join(lines)
+    (folder / SUMMARY_NAME).write_text(text + "\n")
+    return Found(not any(found.values()), text)
 
 
 def _amounts(record: Record) -> list[str]:
-    said, faults = counts(record), record.final["faults"]
-    slugs = Counter(attempt.slug for attempt in record.attempts if attempt.verdict == "fail")
-    overlapping = sum(fault["commits_in_flight"] > 0 for fault in faults)
+    final, faults = record.final, record.final["faults"]
+    said = counts(record)
     total = max(1, sum(said.values()))
-    ended = {
-        name: len(known) for name, known in record.final["ended_by_themselves"].items() if known
-    }
-    waited, final = first_success_seconds(record), record.final
+    operations = len({attempt.operation.number for attempt in record.attempts})
+    slugs = Counter(attempt.slug for attempt in record.attempts if attempt.verdict == "fail")
+    kinds = Counter(fault["kind"] for fault in faults)
+    overlapping = Counter(fault["kind"] for fault in faults if fault["commits_in_flight"])
+    seconds = final.get("seconds", record.attempts[-1].completed_seconds)
+    ended = {name: len(known) for name, known in final["ended_by_themselves"].items() if known}
+    waited = first_success_seconds(record)
+    shares = ", ".join(
+        f"{said[verdict]:,} {verdict} ({said[verdict] / total:.0%})"
+        for verdict in ("ok", "fail", "info")
+    )
     return [
-        f"attempts            {total}: {said['ok']} ok, {said['fail']} fail, {said['info']} info",
+        f"attempts            {total:,} at {operations:,} operations: {shares}",
+        f"seconds             {seconds:.0f}",
         f"refused             {slugs['insufficient-stock'] / total:.0%} for want of stock; "
-        + ", ".join(f"{slug} {count}" for slug, count in slugs.most_common()),
-        f"ledger              {len(record.rows)} rows, {final['head']['epoch'] - 1} take-overs after the first",
-        f"faults              {len(faults)}, {overlapping} of them while a commit was in flight",
-        "                    "
-        + ", ".join(
-            f"{kind} {count}" for kind, count in sorted(Counter(f["kind"] for f in faults).items())
+        + ", ".join(f"{slug} {count:,}" for slug, count in slugs.most_common()),
+        f"ledger              {len(record.rows):,} rows",
+        f"take-overs          {final['head']['epoch'] - 1} after the first",
+        f"faults              {len(faults)}, {overlapping.total()} of them while a commit was in flight",
+        *(
+            f"                    {kind} {kinds[kind]}, {overlapping[kind]}"
+            for kind in sorted(kinds)
         ),
         f"services that ended {ended or 'none'} by themselves",
-        f"first success       {'none' if waited is None else f'{waited:.2f} s'} after the last fault",
+        f"first success       {_seconds(waited)} after the last fault",
         f"ready again         {_seconds(final['ready_seconds'])} after healing",
         f"figures agree       {_seconds(final['agreed_seconds'])} after being asked",
     ]

@@ -11,11 +11,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from chaos.history import FILE_NAME, read_history
 from chaos.plan import KINDS
 from chaos.summary import check
 
 SEEDS = (1, 2)
-OPERATIONS, FAULTS = 600, len(KINDS)
+# Together at least a hundred thousand attempts, and twenty faults that strike amid a commit.
+OPERATIONS, FAULTS = 51_000, 2 * len(KINDS)
+ATTEMPTS_MIN, OVERLAPPING_MIN = 100_000, 20
+REFUSED_SHARE, FAILED_SHARE_MAX = (0.1, 0.4), 0.6
 # Limits of time are for a machine of one's own; here only endless waiting is a failure.
 ROOM = 6.0
 ROOT = Path(__file__).parents[2]
@@ -46,7 +50,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     return run
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", SEEDS)
 def test_nothing_is_lost_or_oversold_whatever_breaks(
     runs: Callable[[int], Path], seed: int
@@ -55,7 +59,20 @@ def test_nothing_is_lost_or_oversold_whatever_breaks(
     _expect_worth(json.loads((runs(seed) / "final.json").read_text()))
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(900)
+def test_the_runs_were_worth_it_together(runs: Callable[[int], Path]) -> None:
+    """They make an amount of attempts of which a fair share is refused, and many faults strike amid a commit."""
+    attempts = [it for seed in SEEDS for it in read_history(runs(seed) / FILE_NAME)]
+    finals = [json.loads((runs(seed) / "final.json").read_text()) for seed in SEEDS]
+    assert len(attempts) >= ATTEMPTS_MIN
+    overlapping = [f for final in finals for f in final["faults"] if f["commits_in_flight"]]
+    assert len(overlapping) >= OVERLAPPING_MIN
+    refused = sum(attempt.slug == "insufficient-stock" for attempt in attempts) / len(attempts)
+    assert REFUSED_SHARE[0] <= refused <= REFUSED_SHARE[1]
+    assert sum(it.verdict == "fail" for it in attempts) <= FAILED_SHARE_MAX * len(attempts)
+
+
+@pytest.mark.timeout(900)
 def test_what_is_written_down_can_be_checked_again(
     runs: Callable[[int], Path], tmp_path: Path
 ) -> None:

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 from chaos.checkers import CHECKERS, verdicts
-from chaos.handmade import SKU, Story, cart
+from chaos.handmade import SKU, Story, cart, sent
 from chaos.history import judge
 from chaos.logs import complaints_of
 from chaos.record import Record, Row
@@ -73,14 +73,14 @@ def _tell_twice_that_it_is_new(story: Story) -> None:
 
 def _deny_what_was_done(story: Story) -> None:
     attempt = story.reserve("f")
-    attempt.verdict, attempt.slug, attempt.answer = "fail", "ledger-unavailable", None
+    attempt.verdict, attempt.slug, attempt.told = "fail", "ledger-unavailable", b"null"
 
 
 def _deny_what_is_a_repeat_to_the_next(story: Story) -> None:
     held = story.reserve("f")
     again = story.end(story.ask("reserve", "f", held.operation.body), "ok", held.answer)
     again.replayed = True
-    held.verdict, held.slug, held.answer = "fail", "gate-unverified", None
+    held.verdict, held.slug, held.told = "fail", "gate-unverified", b"null"
 
 
 def _hold_the_body_that_was_refused(story: Story) -> None:
@@ -97,7 +97,7 @@ def _leave_unresolved(story: Story) -> None:
 
 def _hold_half_a_cart(story: Story) -> None:
     attempt = story.reserve("f")
-    attempt.operation = replace(attempt.operation, body=cart(2))
+    attempt.operation = replace(attempt.operation, sent=sent(cart(2)))
 
 
 def _carry_another_figure(story: Story) -> None:
@@ -144,7 +144,7 @@ def _read_the_past(story: Story) -> None:
 def _read_the_future(story: Story) -> None:
     early = story.end(story.ask("read", "f"), "ok")
     story.reserve("f")
-    early.answer = story.finish("release", "f").answer
+    early.told = story.finish("release", "f").told
 
 
 def _deny_what_was_told(story: Story) -> None:
