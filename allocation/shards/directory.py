@@ -21,12 +21,16 @@ class Directory:
         self._shards, self._claims = shards, claims
         self._known: OrderedDict[str, Claim] = OrderedDict()
 
-    async def claim(self, wanted: Claim) -> Claim:
-        """Make a claim, and give the one that stands. Raises LedgerUnavailable: nothing was done."""
+    async def claim(self, wanted: Claim) -> tuple[Claim, bool]:
+        """Make a claim; give the one that stands, and whether it is this one.
+
+        Raises LedgerUnavailable: nothing was done.
+        """
         known = self._known.get(wanted.key)
         if known is not None and known.fingerprint == wanted.fingerprint:
-            return known
-        return self._remember(await self._claims.claim(wanted))
+            return known, False
+        standing, is_own = await self._claims.claim(wanted)
+        return self._remember(standing), is_own
 
     async def drop(self, claim: Claim) -> None:
         """Forget a claim that came to nothing."""

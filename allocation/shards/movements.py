@@ -7,6 +7,7 @@ import msgspec
 from msgspec import structs
 
 from allocation.commands import CheckLines, Move, Movement
+from allocation.errors import NothingDone, OutcomeUnknown
 from allocation.outcomes import Outcome
 from allocation.ports import Decision
 from allocation.shards.asking import Asking, Shard
@@ -47,12 +48,20 @@ class Movements:
             _encode(movement) if len(parts) > 1 else b"",
             self._now_ms(),
         )
-        standing = await self._claims.claim(wanted)
+        standing, is_own = await self._claims.claim(wanted)
         if standing.fingerprint != movement.fingerprint:
             return refused(Outcome.IDEMPOTENCY_MISMATCH, movement.event_key)
-        refusal = await self._check(movement) if len(parts) > 1 else None
-        decision = refusal or await self.apply(movement)
-        if decision.outcome not in _DONE and standing is wanted:
+        try:
+            refusal = await self._check(movement) if len(parts) > 1 else None
+            decision = refusal or await self.apply(movement)
+        except NothingDone:
+            if len(parts) == 1:
+                raise
+            # Somebody will apply what is claimed, sooner or later.
+            raise OutcomeUnknown from None
+        if decision.outcome in _DONE:
+            self._claims.settled(standing)
+        elif is_own:
             await self._claims.drop(wanted)
         return decision
 
@@ -67,7 +76,6 @@ class Movements:
                 return decision
             if decision.outcome is Outcome.APPLIED:
                 applied = decision
-        self._claims.settled(MOVEMENT + movement.event_key)
         assert decision is not None, "Bug: a movement without lines"
         return applied or decision
 
