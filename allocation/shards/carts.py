@@ -4,7 +4,6 @@ There is no decision but the legs' own. A refusal is remembered by the shard tha
 legs, now or after a crash, comes to the same end.
 """
 
-import asyncio
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -17,7 +16,7 @@ from allocation.journal import decode_channel
 from allocation.model import Reservation
 from allocation.outcomes import Outcome, State
 from allocation.ports import Decision
-from allocation.shards.asking import Asking, Shard
+from allocation.shards.asking import Asking, Shard, ask_each
 from allocation.shards.claims import RESERVATION, Claim, Claims
 from allocation.shards.directory import Directory
 from allocation.shards.legs import joined, least_far, legs_of, refused
@@ -162,10 +161,10 @@ class Carts:
     ) -> Decision | None:
         """Refuse what names something unknown before any leg is taken: such a refusal is not remembered."""
         checks = [
-            self._shards[shard].submit(CheckLines(tuple(line.sku for line in leg.lines), ()))
+            (shard, CheckLines(tuple(line.sku for line in leg.lines), ()))
             for shard, leg in legs.items()
         ]
-        for decision in await asyncio.gather(*checks):
+        for decision in await ask_each(self._shards, checks):
             if decision.outcome is not Outcome.FOUND:
                 return decision
         pins = {line.location for line in cart.lines} - {""}

@@ -1,12 +1,11 @@
 """Finds out which shards a key is on."""
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
 from allocation.commands import ReadReservation
 from allocation.model import Reservation
-from allocation.shards.asking import Shard
+from allocation.shards.asking import Shard, ask_each
 from allocation.shards.claims import RESERVATION, Claim, Claims
 from allocation.shards.legs import shards_named_by, whole_fingerprint
 
@@ -58,7 +57,7 @@ class Directory:
 
     async def _discover(self, reservation_id: str) -> Claim | None:
         read = ReadReservation(reservation_id)
-        decisions = await asyncio.gather(*[shard.submit(read) for shard in self._shards])
+        decisions = await ask_each(self._shards, [(shard, read) for shard in range(len(self._shards))])
         records = {shard: decision.record for shard, decision in enumerate(decisions)}
         found: dict[int, Reservation] = {
             shard: record for shard, record in records.items() if record is not None

@@ -10,6 +10,7 @@ from engine.many import SHARDS, Shards
 from redis.asyncio import Redis
 
 from allocation.commands import (
+    CheckLines,
     Command,
     ConfigureChannel,
     ConfigureLocation,
@@ -408,3 +409,21 @@ async def test_a_confirmation_that_nobody_can_look_after_is_not_begun(shards: Sh
     gc.collect()
     del shards.claims.expect
     assert await committed(shards) == (0, 0)
+
+
+async def test_a_shard_that_refuses_at_once_leaves_no_answer_unheard(shards: Shards) -> None:
+    """The fault of another shard, which comes later, is nobody's surprise."""
+    unheard: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    pipeline = shards.pipeline_of(FIRST)
+    pipeline.submit = lambda _command: late  # type: ignore[method-assign,assignment,return-value]
+    cut_off(shards, SECOND, CheckLines)
+    with pytest.raises(GateUnverified):
+        await asyncio.wait_for(shards.many.submit(cart("r1")), 5)
+    late.set_exception(GateUnverified())
+    await asyncio.sleep(0.01)
+    del pipeline.submit, late
+    mend(shards, SECOND)
+    gc.collect()
+    assert unheard == []
