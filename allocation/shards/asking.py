@@ -22,8 +22,10 @@ class Shard(Protocol):
         ...
 
 
-async def ask_each(shards: Sequence[Shard], commands: Iterable[tuple[int, Command]]) -> list[Decision]:
-    """Ask several shards at once, for what changes nothing. Raises what the first fault raises, whenever it comes."""
+async def ask_each(
+    shards: Sequence[Shard], commands: Iterable[tuple[int, Command]]
+) -> list[Decision]:
+    """Ask several shards at once, for what changes nothing. Raises the first fault, however soon it comes."""
 
     async def ask(shard: int, command: Command) -> Decision:
         return await shards[shard].submit(command)

@@ -77,7 +77,7 @@ class Carts:
         asking = Asking(self._shards)
         refusal = await self._refusal(cart, legs, earlier)
         if refusal is not None:
-            taken = await self._read(claim) if is_repeat else {}
+            taken: Legs = await self._read(claim) if is_repeat else {}
             # What is complete stays so, whatever has become of the rest since.
             if len(taken) < len(claim.shards):
                 await self._release(asking, cart.reservation_id, taken)
@@ -104,7 +104,11 @@ class Carts:
         return await self._taken(asking, claim, cart, decisions)
 
     async def _ask_each(
-        self, asking: Asking, cart: Reserve | Order, legs: Mapping[int, Reserve | Order], earlier: Legs
+        self,
+        asking: Asking,
+        cart: Reserve | Order,
+        legs: Mapping[int, Reserve | Order],
+        earlier: Legs,
     ) -> dict[int, Decision]:
         """Ask one shard after the other for its leg, up to the first that refuses."""
         decisions: dict[int, Decision] = {}

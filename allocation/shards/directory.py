@@ -57,7 +57,9 @@ class Directory:
 
     async def _discover(self, reservation_id: str) -> Claim | None:
         read = ReadReservation(reservation_id)
-        decisions = await ask_each(self._shards, [(shard, read) for shard in range(len(self._shards))])
+        decisions = await ask_each(
+            self._shards, [(shard, read) for shard in range(len(self._shards))]
+        )
         records = {shard: decision.record for shard, decision in enumerate(decisions)}
         found: dict[int, Reservation] = {
             shard: record for shard, record in records.items() if record is not None

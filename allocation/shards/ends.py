@@ -122,9 +122,7 @@ class Ends:
             decisions.append(decision)
         return joined(decisions, Outcome.EXTENDED, claim.request)
 
-    async def _expecting(
-        self, claim: Claim, work: Callable[[], Awaitable[Decision]]
-    ) -> Decision:
+    async def _expecting(self, claim: Claim, work: Callable[[], Awaitable[Decision]]) -> Decision:
         """Do a work that somebody finishes where this process does not."""
         expected = await self._claims.expect(claim)
         decision = await work()

@@ -102,9 +102,7 @@ class ManyShards:
         skus: dict[int, list[str]] = {0: []}
         for sku in command.skus:
             skus.setdefault(shard_of(sku, count), []).append(sku)
-        checks = [
-            (shard, CheckLines(tuple(own), command.locations)) for shard, own in skus.items()
-        ]
+        checks = [(shard, CheckLines(tuple(own), command.locations)) for shard, own in skus.items()]
         decisions = await ask_each(self._shards, checks)
         refusals = (made for made in decisions if made.outcome is not Outcome.FOUND)
         return next(refusals, decisions[0])

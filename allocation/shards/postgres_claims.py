@@ -170,9 +170,7 @@ class PostgresClaims:
             rows = await self._pool.fetch(self._queries[query], *arguments, timeout=TIMEOUT_SECONDS)
         except FAULTS as fault:
             raise LedgerUnavailable from fault
-        return [
-            Claim(row[0], row[1], tuple(row[2]), row[3], int(row[4]), row[5]) for row in rows
-        ]
+        return [Claim(row[0], row[1], tuple(row[2]), row[3], int(row[4]), row[5]) for row in rows]
 
     async def _execute(self, query: str, *arguments: object) -> None:
         try:
