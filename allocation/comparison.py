@@ -2,19 +2,19 @@
 
 import bisect
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from typing import Self
 
 import msgspec
 from msgspec import Struct
 
 from allocation.folding import (
-    CONFIGURATION_KEY,
     DEADLINES_KEY,
     EVENTS_KEY,
     MOVES_KEY,
     RECORD_KEYS,
     RESERVATIONS_KEY,
-    STOCK_KEY,
     Changes,
     FoldedState,
     RawEntry,
@@ -27,9 +27,8 @@ COMPARED_KEYS = (*RECORD_KEYS, DEADLINES_KEY, MOVES_KEY)
 # A hold that cannot be ended is put off by a minute at a time, which no entry tells.
 PUT_OFF_MS_MAX = 60_000
 # Every key has a field without a name, so that it exists also where nothing else is in it.
-_PLACEHOLDER = b"\xc0"
-# Whose deadline it is, by the first letter of the member.
-_MEMBER_OF = {"r": RESERVATIONS_KEY, "e": EVENTS_KEY}
+_PLACEHOLDERS: dict[int, bytes | float] = {DEADLINES_KEY: math.inf, MOVES_KEY: 0.0}
+_PLACEHOLDER_RECORD = b"\xc0"
 
 Found = bytes | float | None
 
@@ -44,69 +43,78 @@ class Drift(Struct, frozen=True):
 
 
 class ComparedState(FoldedState):
-    """The state that the ledger tells, with the deadlines at hand: a round must not decode every record.
-
-    `changed` has, by key, the fields that entries have changed; whoever compares them empties it.
-    """
+    """The state that the ledger tells, with deadlines and moves at hand: a round must not decode every record."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.changed: dict[int, set[str]] = {key: set() for key in COMPARED_KEYS}
-        self.deadlines_ms: dict[int, dict[str, int]] = {RESERVATIONS_KEY: {}, EVENTS_KEY: {}}
+        self.deadlines_ms: dict[str, int] = {}
+        self.known_moves: set[str] = set()
+
+    @classmethod
+    def of(cls, state: FoldedState) -> Self:
+        """Take a folded state over, which must not be used any more."""
+        made = cls()
+        made.records, made.moves, made.last_ms = state.records, state.moves, state.last_ms
+        made.deadlines_ms = dict(state.deadlines())
+        made.known_moves = set(chain.from_iterable(state.moves.values()))
+        return made
+
+    def lay_out(self, key: int, found: dict[str, Found]) -> None:
+        """Keep the records of a key in the order in which they were found, in memory too.
+
+        They will be looked for in that order again, and what lies side by side is found in half the time.
+        """
+        if key not in self.records:
+            return
+        records, laid = self.records[key], dict[str, bytes]()
+        for field, value in found.items():
+            if isinstance(value, bytes) and records.get(field) == value:
+                laid[field] = value
+        laid.update([item for item in records.items() if item[0] not in laid])
+        self.records[key] = laid
 
     def _apply(self, entries: Sequence[RawEntry]) -> None:
         super()._apply(entries)
         for entry in entries:
-            for key, changes in (
-                (STOCK_KEY, entry.stock),
-                (RESERVATIONS_KEY, entry.reservations),
-                (EVENTS_KEY, entry.events),
-                (CONFIGURATION_KEY, entry.configuration),
-            ):
-                if changes:
-                    self._note(key, changes)
+            self._note_deadlines(RESERVATIONS_KEY, entry.reservations)
+            self._note_deadlines(EVENTS_KEY, entry.events)
 
-    def _note(self, key: int, changes: Changes) -> None:
-        self.changed[key].update([field for field, _ in changes])
-        deadlines_ms = self.deadlines_ms.get(key)
-        if deadlines_ms is None:
-            return
-        prefix = "e" if key == EVENTS_KEY else "r"
-        self.changed[DEADLINES_KEY].update([prefix + field for field, _ in changes])
-        deadline_of = event_deadline_ms if key == EVENTS_KEY else reservation_deadline_ms
-        records = self.records[key]
+    def _note_deadlines(self, key: int, changes: Changes) -> None:
+        prefix, deadline_of = (
+            ("e", event_deadline_ms) if key == EVENTS_KEY else ("r", reservation_deadline_ms)
+        )
         for field, _ in changes:
-            packed = records.get(field)
+            packed = self.records[key].get(field)
             deadline_ms = deadline_of(packed) if packed is not None else 0
             if deadline_ms:
-                deadlines_ms[field] = deadline_ms
+                self.deadlines_ms[prefix + field] = deadline_ms
             else:
-                deadlines_ms.pop(field, None)
+                self.deadlines_ms.pop(prefix + field, None)
 
     def _move(self, forget: str, member: str) -> None:
         if forget:
             members = self.moves.get(forget, [])
-            self.changed[MOVES_KEY].update(members[: bisect.bisect_left(members, member)])
+            self.known_moves.difference_update(members[: bisect.bisect_left(members, member)])
         else:
-            self.changed[MOVES_KEY].add(member)
+            self.known_moves.add(member)
         super()._move(forget, member)
 
 
-def expected(state: ComparedState, key: int, field: str) -> Found:
-    """Give what the ledger tells of one field: a packed record, or a score in a sorted set."""
-    if key == DEADLINES_KEY:
-        return _deadline(state, field)
-    if key == MOVES_KEY:
-        return _move(state, field)
-    return state.records[key].get(field) if field else _PLACEHOLDER
+def told(state: ComparedState, key: int, fields: Sequence[str]) -> list[Found]:
+    """Give what the ledger tells of some fields: packed records, or scores in a sorted set; None for no field."""
+    found = _told(state, key, fields)
+    if "" in fields:
+        placeholder = _PLACEHOLDERS.get(key, _PLACEHOLDER_RECORD)
+        return [value if field else placeholder for field, value in zip(fields, found, strict=True)]
+    return found
 
 
 def count_of(state: ComparedState, key: int) -> int:
     """Say how many fields the gate should have, the one without a name among them."""
     if key == DEADLINES_KEY:
-        return 1 + sum(map(len, state.deadlines_ms.values()))
+        return 1 + len(state.deadlines_ms)
     if key == MOVES_KEY:
-        return 1 + sum(map(len, state.moves.values()))
+        return 1 + len(state.known_moves)
     return 1 + len(state.records[key])
 
 
@@ -114,30 +122,24 @@ def fields_of(state: ComparedState, key: int) -> Iterator[str]:
     """Give every field that the gate should have."""
     yield ""
     if key == DEADLINES_KEY:
-        for prefix, of_key in _MEMBER_OF.items():
-            yield from (prefix + field for field in state.deadlines_ms[of_key])
+        yield from state.deadlines_ms
     elif key == MOVES_KEY:
-        for members in state.moves.values():
-            yield from members
+        yield from state.known_moves
     else:
         yield from state.records[key]
 
 
 def differing(
-    state: ComparedState, key: int, found: Iterable[tuple[str, Found]], now_ms: int
+    state: ComparedState, key: int, fields: Sequence[str], values: Sequence[Found], now_ms: int
 ) -> list[tuple[str, Found]]:
-    """Give what differs from the ledger's state, of what was found in one key at `now_ms`."""
-    if key in {DEADLINES_KEY, MOVES_KEY}:
-        tell = _deadline if key == DEADLINES_KEY else _move
-        return [
-            (field, value)
-            for field, value in found
-            if (told := tell(state, field)) != value
-            and not (key == DEADLINES_KEY and _is_put_off(value, told, now_ms))
-        ]
-    get = state.records[key].get
+    """Give what differs from the ledger's state, of the fields and values found in one key at `now_ms`."""
+    tells = told(state, key, fields)
+    if tells == values:
+        return []
     return [
-        (field, value) for field, value in found if (get(field) if field else _PLACEHOLDER) != value
+        (field, value)
+        for field, value, tell in zip(fields, values, tells, strict=True)
+        if value != tell and not (key == DEADLINES_KEY and _is_put_off(value, tell, now_ms))
     ]
 
 
@@ -146,18 +148,12 @@ def drift_of(key: int, field: str, found: Found, told: Found) -> Drift:
     return Drift(KEY_NAMES[key - 1], _shown_text(field), _shown(found), _shown(told))
 
 
-def _deadline(state: ComparedState, member: str) -> float | None:
-    of_key = _MEMBER_OF.get(member[:1])
-    if of_key is None:
-        return math.inf if member == "" else None
-    return state.deadlines_ms[of_key].get(member[1:])
-
-
-def _move(state: ComparedState, member: str) -> float | None:
-    second = member.find("\0", member.find("\0") + 1)
-    members = state.moves.get(member[: second + 1], ())
-    at = bisect.bisect_left(members, member)
-    return 0.0 if (at < len(members) and members[at] == member) or member == "" else None
+def _told(state: ComparedState, key: int, fields: Sequence[str]) -> list[Found]:
+    if key == MOVES_KEY:
+        return [0.0 if field in state.known_moves else None for field in fields]
+    # One call for a whole page: there are hundreds of thousands of fields a round.
+    get = state.deadlines_ms.get if key == DEADLINES_KEY else state.records[key].get
+    return list(map(get, fields))
 
 
 def _is_put_off(found: Found, told: Found, now_ms: int) -> bool:

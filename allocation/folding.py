@@ -77,7 +77,7 @@ class FoldedState:
 
     def apply_page(self, page: Page) -> None:
         """Take a page of entries over, which is faster than each by itself."""
-        with _collector_paused():
+        with collector_paused():
             # Bodies in a row are an array once the head of one stands before them.
             self._apply(_decode_page(_array_head(page.entries) + page.bodies))
 
@@ -173,8 +173,8 @@ def _array_head(count: int) -> bytes:
 
 
 @contextmanager
-def _collector_paused() -> Generator[None]:
-    # Nothing in a page is cyclic, and to look for cycles among its many small parts takes as long as to decode it.
+def collector_paused() -> Generator[None]:
+    """Look for no cycles: a page has none, and among its many small parts that takes as long as to decode it."""
     enabled = gc.isenabled()
     gc.disable()
     try:

@@ -6,11 +6,12 @@ from typing import Protocol
 
 import msgspec
 
+from allocation.checkpoints import read_state
 from allocation.comparison import ComparedState
-from allocation.errors import ChainBroken, LedgerUnavailable
+from allocation.errors import ChainBroken, CheckpointDamaged, LedgerUnavailable
 from allocation.folding import FoldedState
 from allocation.journal import GENESIS_HASH, chain
-from allocation.ports import Head
+from allocation.ports import Head, Ledger
 
 PAGE_ENTRIES = 1_000
 # What the gate has decided is in the ledger within milliseconds, unless nobody can append.
@@ -32,6 +33,10 @@ class ReadLedger(Protocol):
     async def hash_at(self, sequence: int) -> str | None:
         """Give the hash of one entry."""
         ...
+
+
+class CheckpointedLedger(ReadLedger, Ledger, Protocol):
+    """A ledger that has checkpoints beside it."""
 
 
 class History:
@@ -113,6 +118,21 @@ class History:
             self.state.apply(body)
         except (msgspec.MsgspecError, UnicodeDecodeError):
             raise ChainBroken(sequence, "is no journal entry") from None
+
+
+async def history_from_checkpoint(ledger: CheckpointedLedger) -> History:
+    """Give the ledger as the newest usable checkpoint has it, so that only the entries after it need to be read.
+
+    What was before it, `read_again` checks little by little. Raises LedgerUnavailable.
+    """
+    head = await ledger.head()
+    for checkpoint in await ledger.checkpoints(head.last_sequence):
+        try:
+            state = ComparedState.of(await read_state(ledger, checkpoint))
+        except CheckpointDamaged:
+            continue
+        return History(ledger, state, checkpoint.sequence, checkpoint.last_hash)
+    return History(ledger)
 
 
 async def is_broken_at(ledger: ReadLedger, sequence: int) -> bool:

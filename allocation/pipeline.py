@@ -165,6 +165,11 @@ class Pipeline:
         self._work.set()
         return answer
 
+    def note_server(self, server: str) -> None:
+        """Verify the shard again where the ledger's server is not the one that it was taken over on."""
+        if self.verified is not None and self.verified.head.taken_on != server:
+            self._lose_gate()
+
     def require_open(self, command: Command) -> None:
         """Raise what `submit` would raise now."""
         if self.verified is None or self.broken.done():

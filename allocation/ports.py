@@ -99,6 +99,15 @@ class Moment(Struct, frozen=True):
     now_ms: int
 
 
+class Scanned(Struct, frozen=True, gc=False):
+    """Some fields of one key at one moment, the record or score of each, and where to go on; empty at the end."""
+
+    moment: Moment
+    following: bytes
+    fields: list[bytes]
+    values: Sequence[bytes | float | None]
+
+
 class KeyUnreadableError(Exception):
     """A key of the gate is not of the kind that it should be."""
 

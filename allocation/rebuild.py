@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Self, TypeVar
 
 from allocation.checkpoints import read_parts, read_state
-from allocation.errors import CheckpointDamaged, Fenced
+from allocation.errors import CheckpointDamaged, Fenced, GateUnverified
 from allocation.folding import (
     DEADLINES_KEY,
     RECORD_KEYS,
@@ -52,7 +52,10 @@ async def _fold_onto(
 
 
 async def load(gate: Gate, state: FoldedState, head: Head) -> None:
-    """Put a folded state into the gate and open it. Raises Fenced where a newer take-over is under way."""
+    """Put a folded state into the gate and open it.
+
+    Raises Fenced where a newer take-over is under way, and GateUnverified where the gate lost a part meanwhile.
+    """
     async with _Loading(gate, head) as loading:
         await loading.begin()
         for part in state_parts(state):
@@ -63,7 +66,7 @@ async def load(gate: Gate, state: FoldedState, head: Head) -> None:
 async def rebuild(gate: Gate, ledger: Ledger, head: Head, on_read: OnRead = _ignore) -> None:
     """Make the gate's state anew: the newest usable checkpoint, and what the ledger has added to it.
 
-    Raises as `fold`, and Fenced where a newer take-over is under way.
+    Raises as `fold` and as `load`.
     """
     for checkpoint in await ledger.checkpoints(head.last_sequence):
         try:
@@ -167,5 +170,11 @@ class _Loading:
             self._under_way = None
 
     async def _step(self, step: str, *arguments: str | bytes | int) -> None:
-        if not await self._gate.load_step(step, self._head.epoch, *arguments):
+        if await self._gate.load_step(step, self._head.epoch, *arguments):
+            return
+        if await self._gate.newest_epoch() > self._head.epoch:
             raise Fenced
+        raise GateUnverified(
+            "Redis has not all of what was put into it: it was emptied, replaced or restarted meanwhile. "
+            "Nothing is sold from it; rebuild it once more."
+        )

@@ -1,5 +1,6 @@
 """Verifies a shard, records what was found, and mends it: by a rebuild, or by closing the shard for a person."""
 
+import time
 from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Protocol
@@ -13,6 +14,8 @@ from allocation.takeover import take_over_and_rebuild
 from allocation.verification import Round, Verification
 
 ARM_ATTEMPTS = 5
+# Where a rebuild did not help, the next one waits: each stops the sales, and what edits Redis will do so again.
+PUT_OFF_SECONDS, PUT_OFF_SECONDS_MAX = 30.0, 600.0
 
 
 class Findings(Protocol):
@@ -42,6 +45,7 @@ class Place(Enum):
     CLOSED = "the shard is closed"
     VERIFIED = "the gate has what the ledger tells"
     REBUILT = "the gate was made anew from the ledger"
+    PUT_OFF = "the gate differs again after it was made anew, and waits to be made anew once more"
 
 
 class Look(Struct, frozen=True):
@@ -49,6 +53,8 @@ class Look(Struct, frozen=True):
 
     place: Place
     round: Round | None = None
+    # Until it is rebuilt, where that was put off.
+    wait_seconds: float = 0.0
 
 
 class Finding(Struct, frozen=True):
@@ -62,16 +68,19 @@ class Finding(Struct, frozen=True):
 class Watch:
     """Looks after one shard, one process at a time."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - what it joins, and what it goes by
         self,
         gate: Gate,
         ledger: Ledger,
         findings: Findings,
         verification: Verification,
         on_finding: Callable[[Finding], None],
+        *,
+        now: Callable[[], float] = time.monotonic,
     ) -> None:
         self._gate, self._ledger, self._findings = gate, ledger, findings
         self._verification, self._on_finding = verification, on_finding
+        self._now, self._rebuilds, self._next_rebuild_at = now, 0, 0.0
 
     async def run_once(self) -> Look:
         """Verify the shard once, if it is this process's turn, and mend what is found.
@@ -90,13 +99,20 @@ class Watch:
             await self._close(broken)
             return Look(Place.CLOSED)
         if not found.drifts:
+            self._rebuilds = 0
             return Look(Place.VERIFIED, found)
+        wait_seconds = self._next_rebuild_at - self._now()
+        if self._rebuilds > 0 and wait_seconds > 0:
+            return Look(Place.PUT_OFF, found, wait_seconds)
         self._on_finding(Finding(found.sequence, found.drifts))
         await self._findings.record(found.sequence, found.drifts)
         await self._rebuild()
         return Look(Place.REBUILT, found)
 
     async def _rebuild(self) -> None:
+        # Counted before it is tried: one that is cut off has stopped the sales too.
+        pause = min(PUT_OFF_SECONDS_MAX, PUT_OFF_SECONDS * 2.0 ** min(self._rebuilds, 10))
+        self._rebuilds, self._next_rebuild_at = self._rebuilds + 1, self._now() + pause
         try:
             await take_over_and_rebuild(
                 self._gate,

@@ -27,7 +27,9 @@ from benchmarks import (
     rebuild,
     redis_memory,
     reserve,
+    safety,
     service_memory,
+    verification,
 )
 from benchmarks.figures import Figure, Settings, row
 from benchmarks.load import LoadFailed
@@ -48,7 +50,11 @@ QUESTIONS: dict[str, Callable[[Settings], list[Figure]]] = {
     "service_memory": service_memory.measure,
     "delta_latency": delta_latency.measure,
     "rebuild": rebuild.measure,
+    "verification": verification.measure,
+    "safety": safety.measure,
 }
+# What is asked only by its name: it needs the history of the repository.
+BY_NAME_ALONE = {"safety"}
 
 
 @click.command()
@@ -75,7 +81,7 @@ def main(questions: tuple[str, ...], runs: int, seconds: float | None, long: boo
     command = " ".join(["python -m benchmarks", *sys.argv[1:]])
     sys.stderr.write(f"{machine()}\n{command}\n")
     figures: dict[str, list[Figure]] = {}
-    for name in questions or QUESTIONS:
+    for name in questions or [name for name in QUESTIONS if name not in BY_NAME_ALONE]:
         sys.stderr.write(f"{name} …\n")
         try:
             figures[name] = QUESTIONS[name](settings)

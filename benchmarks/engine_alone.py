@@ -51,6 +51,7 @@ class Engine(Struct, frozen=True):
     """A pipeline that decides, and the clients to look behind it."""
 
     pipeline: Pipeline
+    servers: RedisServers
     redis: Redis
     database_url: str
 
@@ -129,7 +130,7 @@ async def running_engine(addresses: Addresses) -> AsyncIterator[Engine]:
         await ledger.create()
         await ledger.check_durability()
         await pipeline.start()
-        yield Engine(pipeline, await servers.find(SHARD), addresses.database_url)
+        yield Engine(pipeline, servers, await servers.find(SHARD), addresses.database_url)
         await pipeline.stop()
     finally:
         await ledger.close()

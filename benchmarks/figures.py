@@ -25,6 +25,8 @@ class Settings(Struct, frozen=True, kw_only=True):
     reservations: int = 100_000
     ledger_skus: int = 30_000
     ledger_entries: int = 300_000
+    verified_skus: int = 100_000
+    verified_entries: int = 360_000
     open_requests_per_second: float = 2_000.0
     changes_per_second: float = 200.0
 

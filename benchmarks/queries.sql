@@ -13,3 +13,7 @@ UPDATE shard_head SET epoch = $2, last_sequence = $3, last_hash = $4 WHERE shard
 -- name: analyse_ledger
 -- What Postgres does by itself some time after so many rows.
 VACUUM (ANALYZE) ledger;
+
+-- name: make_database
+-- An empty database for the state before.
+CREATE DATABASE before;

@@ -33,7 +33,9 @@ from benchmarks.running import (
 HOT, SOLD_OUT = "HOT-1", "SOLD-OUT-1"
 
 
-class _Serving(Struct, frozen=True):
+class Serving(Struct, frozen=True):
+    """Reservations of some SKUs, and the status that each must be answered with."""
+
     name: str
     skus: list[str]
     status: int
@@ -43,9 +45,9 @@ def measure(settings: Settings) -> list[Figure]:
     """Run all four servings in turns."""
     spread = [f"SKU-{number:06d}" for number in range(settings.skus)]
     servings = [
-        _Serving("spread", spread, 201),
-        _Serving("hot", [HOT], 201),
-        _Serving("sold out", [SOLD_OUT], 409),
+        Serving("spread", spread, 201),
+        Serving("hot", [HOT], 201),
+        Serving("sold out", [SOLD_OUT], 409),
     ]
     reports: defaultdict[str, list[Report]] = defaultdict(list)
     cpu_seconds: defaultdict[str, list[float]] = defaultdict(list)
@@ -55,7 +57,7 @@ def measure(settings: Settings) -> list[Figure]:
             reports["empty"].append(_serve_empty(settings, empty_port, spread, run))
             for serving in servings:
                 cpu_before = service.cpu_seconds()
-                report = _serve(settings, service, serving, run)
+                report = serve(settings, service, serving, run)
                 reports[serving.name].append(report)
                 cpu_seconds[serving.name].append(service.cpu_seconds() - cpu_before)
     return [*_figures(settings, reports), *_costs(reports["spread"], cpu_seconds["spread"])]
@@ -68,7 +70,8 @@ def reserve_durably(service: Running, plan: Plan) -> Report:
     return report
 
 
-def _serve(settings: Settings, service: Running, serving: _Serving, run: int) -> Report:
+def serve(settings: Settings, service: Running, serving: Serving, run: int) -> Report:
+    """Serve for as long as a run takes, and count the ledger."""
     return reserve_durably(
         service,
         Plan(

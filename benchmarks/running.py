@@ -44,9 +44,27 @@ class Running(Struct, frozen=True):
 
     def cpu_seconds(self) -> float:
         """Read how long the service's process has used a CPU."""
-        text = Path(f"/proc/{self.process_id}/stat").read_text("ascii")
-        fields = text.rpartition(")")[2].split()
-        return sum(map(int, fields[_CPU_TICKS])) / os.sysconf("SC_CLK_TCK")
+        return _cpu_seconds(self.process_id)
+
+    def cpu_seconds_with_children(self) -> float:
+        """Read how long the service and the processes that it has started have used a CPU."""
+        return sum(map(_cpu_seconds, (self.process_id, *self._children())))
+
+    def await_idle_child(self) -> None:
+        """Wait until a process that the service starts beside itself has started, and has nothing to do."""
+        deadline, before = time.monotonic() + START_SECONDS, 0.0
+        while time.monotonic() < deadline:
+            spent = sum(map(_cpu_seconds, self._children()))
+            if 0.0 < spent == before:
+                return
+            before = spent
+            time.sleep(1.0)
+        raise LoadFailed(f"The service had no idle process beside it within {START_SECONDS:g} s.")
+
+    def _children(self) -> list[int]:
+        process_id = self.process_id
+        children = Path(f"/proc/{process_id}/task/{process_id}/children").read_text("ascii")
+        return [int(text) for text in children.split()]
 
     def resident_bytes(self) -> int:
         """Read how much memory the service's process has."""
@@ -58,21 +76,17 @@ class Running(Struct, frozen=True):
 @contextlib.contextmanager
 def running_service() -> Iterator[Running]:
     """Start `ringfence up` on a new folder, and leave nothing of it behind."""
-    with open_folder() as folder:
-        port = free_port()
+    with open_folder() as folder, _running(ROOT, folder / "servers", {}) as (process_id, port):
         data_dir = folder / "servers"
-        process = subprocess.Popen(  # noqa: S603
-            _UP,
-            cwd=ROOT,
-            env=_environment(data_dir, port),
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-        )
-        try:
-            _await_answer(process, port, "/health/ready")
-            yield Running(port, process.pid, data_dir, _database_url(data_dir))
-        finally:
-            _stop(process)
+        yield Running(port, process_id, data_dir, _database_url(data_dir))
+
+
+@contextlib.contextmanager
+def running_on(tree: Path, data_dir: Path, redis_url: str, database_url: str) -> Iterator[Running]:
+    """Start the `ringfence up` of any checkout on servers that are there already."""
+    named = {"RINGFENCE_REDIS_URL": redis_url, "RINGFENCE_DATABASE_URL": database_url}
+    with _running(tree, data_dir, named) as (process_id, port):
+        yield Running(port, process_id, data_dir, database_url)
 
 
 @contextlib.contextmanager
@@ -158,6 +172,29 @@ async def _decisions_of(database_url: str, key_prefix: str) -> list[tuple[int, i
     finally:
         await connection.close()
     return [(row[0], row[1]) for row in rows]
+
+
+@contextlib.contextmanager
+def _running(tree: Path, data_dir: Path, named: dict[str, str]) -> Iterator[tuple[int, int]]:
+    port = free_port()
+    process = subprocess.Popen(  # noqa: S603
+        _UP,
+        cwd=tree,
+        env=_environment(data_dir, port) | named,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        _await_answer(process, port, "/health/ready")
+        yield process.pid, port
+    finally:
+        _stop(process)
+
+
+def _cpu_seconds(process_id: int) -> float:
+    text = Path(f"/proc/{process_id}/stat").read_text("ascii")
+    fields = text.rpartition(")")[2].split()
+    return sum(map(int, fields[_CPU_TICKS])) / os.sysconf("SC_CLK_TCK")
 
 
 def _environment(data_dir: Path, port: int) -> dict[str, str]:

@@ -31,10 +31,12 @@ from service.warehouses.inbox import Inbox
 from service.warehouses.sources import SourceRing, SourceStore
 from service.workers.credentials import LOOK_SECONDS, Credentials
 from service.workers.inbound import Inbound
-from service.workers.loop import Loop
+from service.workers.loop import IDLE_SECONDS as DUTY_SECONDS
+from service.workers.loop import Duty, Loop, loops_of
 from service.workers.pruning import IDLE_SECONDS, InboxPruning, Pruning
 from service.workers.pushing import Pushing
-from service.workers.settling import settling_loops
+from service.workers.server_look import SERVER_LOOK_SECONDS, ServerLook
+from service.workers.settling import settling_duties
 
 
 class Service(Struct, frozen=True):
@@ -123,14 +125,19 @@ async def _start_ends(
     projection = Projection(core.sources, deltas, broken=engine.broken)
     pushing = Pushing(storefronts, projection, core.figures, _connector(settings))
     inbox_pruning = InboxPruning(inbox, settings.event_retention_ms)
-    loops = {
-        "credentials": Loop("credentials", credentials.run_once, idle_seconds=LOOK_SECONDS),
-        "inbound": Loop("inbound", Inbound(inbox, sources, engine.decider).run_once),
-        "pushing": Loop("pushing", pushing.run_once),
-        "pruning": Loop("pruning", Pruning(deltas).run_once, idle_seconds=IDLE_SECONDS),
-        "inbox pruning": Loop("inbox pruning", inbox_pruning.run_once, idle_seconds=IDLE_SECONDS),
-        **settling_loops(engine, settings),
+    duties: dict[str, tuple[Duty, float]] = {
+        "credentials": (credentials.run_once, LOOK_SECONDS),
+        "inbound": (Inbound(inbox, sources, engine.decider).run_once, DUTY_SECONDS),
+        "pushing": (pushing.run_once, DUTY_SECONDS),
+        "pruning": (Pruning(deltas).run_once, IDLE_SECONDS),
+        "inbox pruning": (inbox_pruning.run_once, IDLE_SECONDS),
+        "server look": (
+            ServerLook(engine.pipelines, engine.shards[0].ledger).run_once,
+            SERVER_LOOK_SECONDS,
+        ),
+        **settling_duties(engine, settings),
     }
+    loops = loops_of(duties)
     credentials.on_change = loops["credentials"].wake
     projection.on_published = pushing.on_settled = loops["pushing"].wake
     stack.callback(credentials.close)

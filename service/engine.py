@@ -48,17 +48,21 @@ class Engine(Struct, frozen=True):
     broken: asyncio.Future[None]
 
     @property
+    def pipelines(self) -> list[Pipeline]:
+        """The pipeline of each shard."""
+        return [shard.pipeline for shard in self.shards]
+
+    @property
     def open(self) -> bool:
         """Whether every shard decides."""
-        return all(shard.pipeline.verified is not None for shard in self.shards)
+        return all(pipeline.verified is not None for pipeline in self.pipelines)
 
     @property
     def timely(self) -> bool:
         """Whether what is decided becomes durable as soon as it should."""
-        pipelines = [shard.pipeline for shard in self.shards]
         return (self.claims is None or self.claims.lag_seconds <= LAG_SECONDS_MAX) and all(
             pipeline.ledger_lag_seconds <= pipeline.limits.ledger_lag_seconds_max
-            for pipeline in pipelines
+            for pipeline in self.pipelines
         )
 
     def named(self, shard: ShardEngine) -> str:
@@ -98,7 +102,11 @@ async def open_engine(
     `listener` gives each shard whoever hears what has become durable there.
     """
     async with AsyncExitStack() as stack:
-        pool = await asyncpg.create_pool(database_url, min_size=1, max_size=10)
+        # What is stored for a sender is answered like a reservation: no operator's setting makes it less durable.
+        durable = {"synchronous_commit": "on"}
+        pool = await asyncpg.create_pool(
+            database_url, min_size=1, max_size=10, server_settings=durable
+        )
         stack.push_async_callback(_close_pool, pool)
         servers = RedisServers(redis_url)
         stack.push_async_callback(servers.close)

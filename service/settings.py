@@ -41,7 +41,11 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """The settings; a field's description is what the documentation prints."""
 
     redis_url: Annotated[
-        RedisUrl | None, Meta(description="The Redis to use; unset: `up` starts an embedded one.")
+        RedisUrl | None,
+        Meta(
+            description="The Redis to use, or several with commas between them; unset: `up` starts"
+            " an embedded one."
+        ),
     ] = None
     database_url: Annotated[
         DatabaseUrl | None,

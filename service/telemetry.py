@@ -1,5 +1,6 @@
 """What operators can watch: the metrics of one process."""
 
+import os
 from collections.abc import Iterable
 
 from prometheus_client import CollectorRegistry, generate_latest
@@ -23,6 +24,10 @@ class PipelineCollector(Collector):
         decisions = CounterMetricFamily(
             "ringfence_decisions", "Commands decided, by outcome.", labels=["shard", "outcome"]
         )
+        answering = GaugeMetricFamily(
+            "ringfence_process", "Always 1; the label says which process answers.", labels=["pid"]
+        )
+        answering.add_metric([str(os.getpid())], 1)
         take_overs = CounterMetricFamily(
             "ringfence_take_overs", "Times this process took the shard over.", labels=["shard"]
         )
@@ -36,7 +41,7 @@ class PipelineCollector(Collector):
             take_overs.add_metric([str(number)], shard.pipeline.take_overs)
             for name, value in _values(shard).items():
                 gauges[name].add_metric([str(number)], value)
-        return decisions, take_overs, *gauges.values()
+        return answering, decisions, take_overs, *gauges.values()
 
 
 _GAUGES = {

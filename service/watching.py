@@ -62,7 +62,16 @@ class Watching:
         )
 
     def _tell(self, look: Look, seconds: float) -> None:
-        if look.round is not None:
+        if look.place is Place.PUT_OFF and look.round is not None:
+            _LOGGER.warning(
+                "Shard %d differs again at entry %d, in %d fields, and is rebuilt in %.0f s at the earliest: "
+                "find out what changes Redis beside this service.",
+                self._shard,
+                look.round.sequence,
+                len(look.round.drifts),
+                look.wait_seconds,
+            )
+        elif look.round is not None:
             _LOGGER.info(
                 "Shard %d: %d records through entry %d in %.1f s: %s.",
                 self._shard,

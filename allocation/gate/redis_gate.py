@@ -99,7 +99,9 @@ class RedisGate:
 
     async def _server(self) -> Any:
         """Give the server that was found last; a gate that is only read may never have been prepared."""
-        return self._redis or await self._move_to(await self._servers.find(self.shard))
+        if self._redis is None:
+            self._redis = await self._servers.find(self.shard)
+        return self._redis
 
     async def memory_share(self) -> float:
         """Say how full the memory is that Redis may use; 0 where it has no limit.

@@ -10,7 +10,8 @@ import asyncpg
 from allocation.errors import CheckpointDamaged, Diverged
 from allocation.ports import Checkpoint, Page, Part
 
-PAGE_ENTRIES = 2_500
+# Larger pages are decoded more slowly: their parts do not stay in the processor's cache until they are taken over.
+PAGE_ENTRIES = 1_000
 CHECKPOINTS_KEPT = 2
 
 

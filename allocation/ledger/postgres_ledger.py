@@ -21,6 +21,8 @@ READ_TIMEOUT_SECONDS = 5.0
 CHECKPOINT_TIMEOUT_SECONDS = 60.0
 # A process that takes over and stops halfway holds the others up this long, then only its epoch is in their way.
 TAKE_OVER_LOCK_MS = "3000"
+# What an outage is to the driver. The internal error is one too: a statement on a connection that has heard the
+# server's last words and not yet its end.
 FAULTS = (
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
@@ -76,7 +78,7 @@ class PostgresLedger:
 
     async def check_durability(self) -> None:
         """Refuse a Postgres that would call a commit done before it is on disk."""
-        await self._require_durability(await self._reader())
+        await self._keep_durable(await self._reader())
 
     async def head(self) -> Head:
         """Read where the shard's ledger ends, on every server that must have it. Raises LedgerUnavailable.
@@ -260,20 +262,23 @@ class PostgresLedger:
             self._drop_appending()
             raise Diverged
         # A setting may have changed since the last connection was made.
-        await self._require_durability(self._appending)
+        await self._keep_durable(self._appending)
         self._append = await self._appending.prepare(self._queries["append"])
         return self._append
 
     async def _reader(self) -> asyncpg.Connection:
         if self._reading is None or self._reading.is_closed():
             self._reading = await self._connect()
+            # It raises epochs, and waits for standbys: it writes too.
+            await self._keep_durable(self._reading)
         return self._reading
 
     async def _server(self, connection: asyncpg.Connection) -> str:
         server: str = await connection.fetchval(self._queries["server"])
         return server
 
-    async def _require_durability(self, connection: asyncpg.Connection) -> None:
+    async def _keep_durable(self, connection: asyncpg.Connection) -> None:
+        """Refuse a connection whose commits may be lost, and let no other setting reach this one."""
         values = await connection.fetchrow(self._queries["durability"])
         names = ("fsync", "full_page_writes", "synchronous_commit")
         settings = dict(zip(names, values or (), strict=True))

@@ -52,8 +52,11 @@ SELECT sequence, hash, body FROM ledger WHERE shard = $1 AND sequence > $2 ORDER
 SELECT hash FROM ledger WHERE shard = $1 AND sequence = $2;
 
 -- name: durability
--- The settings without which a commit is not durable.
-SELECT current_setting('fsync'), current_setting('full_page_writes'), current_setting('synchronous_commit');
+-- The settings without which a commit is not durable. The one that sessions may choose is chosen as it is found, so
+-- that an operator who changes it meanwhile changes it for later connections alone, which are looked at anew.
+SELECT
+    current_setting('fsync'), current_setting('full_page_writes'),
+    set_config('synchronous_commit', current_setting('synchronous_commit'), false);
 
 -- name: server
 -- Which Postgres this is, and on which timeline: a standby that is promoted begins another one. One that has not

@@ -38,10 +38,11 @@ class Carts:
         shards: Sequence[Shard],
         claims: Claims,
         directory: Directory,
+        retention_ms: int,
         now_ms: Callable[[], int] = lambda: int(time.time() * 1000),
     ) -> None:
         self._shards, self._claims, self._directory = shards, claims, directory
-        self._now_ms = now_ms
+        self._retention_ms, self._now_ms = retention_ms, now_ms
 
     async def take(self, cart: Reserve | Order) -> Decision:
         """Hold a cart, or record a sale, as one shard would.
@@ -61,8 +62,11 @@ class Carts:
         standing, is_own = await self._directory.claim(wanted)
         if standing.fingerprint != cart.fingerprint:
             return refused(Outcome.IDEMPOTENCY_MISMATCH, cart.reservation_id)
-        if standing.request and not is_own:
-            # Whoever was to look after the first attempt may have done so before there was anything to see.
+        if wanted.request and not is_own:
+            if not standing.is_young(wanted.made_at_ms, self._retention_ms):
+                # The shards may have forgotten what it was for: then this is a new cart, with no leg missing.
+                await self._directory.put(wanted)
+            # Whoever looked after the first attempt may have done so before there was anything to see.
             standing = await self._claims.expect(standing)
         decision = await self.take_legs(standing, cart, is_repeat=not is_own)
         if is_own and decision.record is None:
@@ -131,7 +135,7 @@ class Carts:
             self._claims.settled(claim)
             return joined(in_order, Outcome.INSUFFICIENT_STOCK, claim.request)
         if len(held) < len(legs):
-            await self._directory.narrow(structs.replace(claim, shards=held))
+            await self._directory.put(structs.replace(claim, shards=held))
         fresh = {decisions[shard].outcome for shard in held} - {Outcome.REPLAYED}
         if any(leg.state in {State.RELEASED, State.EXPIRED} for leg in legs.values()):
             # It has ended before it was complete.

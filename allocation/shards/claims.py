@@ -32,6 +32,10 @@ class Claim(Struct, frozen=True):
         """The reservation or movement that it is for."""
         return self.key[1:]
 
+    def is_young(self, now_ms: int, retention_ms: int) -> bool:
+        """Say whether a leg that is not there was never taken; later it may have been forgotten."""
+        return bool(self.request) and now_ms - self.made_at_ms < retention_ms
+
 
 class Claims(Protocol):
     """Remembers claims. Raises LedgerUnavailable for every fault."""

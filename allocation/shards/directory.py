@@ -36,8 +36,8 @@ class Directory:
         self._known.pop(claim.key, None)
         await self._claims.drop(claim)
 
-    async def narrow(self, claim: Claim) -> None:
-        """Say that fewer shards have a part of it than were asked."""
+    async def put(self, claim: Claim) -> None:
+        """Say which shards have a part of it from now on."""
         await self._claims.put(claim)
         self._remember(claim)
 

@@ -49,7 +49,8 @@ class Ends:
         if len(claim.shards) == 1:
             return await self._shards[claim.shards[0]].submit(command)
         legs = await self.legs(claim)
-        if not legs or (len(legs) < len(claim.shards) and self.is_young(claim)):
+        young = claim.is_young(self._now_ms(), self._retention_ms)
+        if not legs or (young and len(legs) < len(claim.shards)):
             # Refused, or not complete yet: nobody has been told that it is there.
             return refused(Outcome.UNKNOWN_RESERVATION, command.reservation_id)
         return await self._ask_legs(claim, legs, command)
@@ -73,10 +74,6 @@ class Ends:
         records = await asyncio.gather(*read)
         found = zip(claim.shards, records, strict=True)
         return {shard: record for shard, record in found if record is not None}
-
-    def is_young(self, claim: Claim) -> bool:
-        """Say whether a leg that is not there was never taken; later it may have been forgotten."""
-        return bool(claim.request) and self._now_ms() - claim.made_at_ms < self._retention_ms
 
     async def confirm(self, claim: Claim, legs: Legs, command: Confirm) -> Decision:
         """Commit every leg, or none where one has lost its units."""

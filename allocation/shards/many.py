@@ -40,7 +40,7 @@ class ManyShards:
     def __init__(self, shards: Sequence[Shard], claims: PostgresClaims, retention_ms: int) -> None:
         self._shards = shards
         directory = Directory(shards, claims)
-        self._carts = Carts(shards, claims, directory)
+        self._carts = Carts(shards, claims, directory, retention_ms)
         self._ends = Ends(shards, claims, directory, retention_ms)
         self._movements = Movements(shards, claims)
         self.settling = Settling(shards, claims, self._carts, self._ends, self._movements)

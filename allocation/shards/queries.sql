@@ -32,9 +32,9 @@ FROM claim WHERE key = ANY($1::text[]);
 DELETE FROM claim WHERE key = $1 AND fingerprint = $2;
 
 -- name: put
--- Have key $1 claimed for the request $2, on the shards $3, with the packed command $4.
+-- Have key $1 claimed now for the request $2, on the shards $3, with the packed command $4.
 INSERT INTO claim (key, fingerprint, shards, request) VALUES ($1, $2, $3, $4)
-ON CONFLICT (key) DO UPDATE SET shards = excluded.shards;
+ON CONFLICT (key) DO UPDATE SET shards = excluded.shards, made_at = now();
 
 -- name: expect
 -- Have the claim for key $1 looked after in $2 seconds, and give the time.

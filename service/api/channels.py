@@ -13,6 +13,7 @@ from litestar.di import NamedDependency
 from litestar.params import HeaderParameter, QueryParameter
 from litestar.types import ASGIApp, Receive, Scope, Send
 
+from allocation.ledger.postgres_ledger import FAULTS
 from service.api.event_stream import EventStream
 from service.api.exchange import JSON, authorize
 from service.api.guards import principal_of, requires
@@ -20,7 +21,6 @@ from service.api.problems import Problem
 from service.deltas.channel_deltas import ChannelDeltas
 from service.deltas.projection import Projection
 from service.deltas.sources import Sources
-from service.deltas.store import FAULTS
 from service.figures import Figures
 from service.keys import KeyRing
 

@@ -23,7 +23,9 @@ async def _checkpoint() -> None:
         for shard in engine.shards:
             head = await shard.ledger.head()
             if head.last_sequence == 0:
-                click.echo(f"The ledger of {engine.named(shard)} has no entries yet.")
+                click.echo(
+                    f"The ledger of {engine.named(shard)} has no entries yet; there is nothing to keep."
+                )
                 continue
             await _keep(shard, head)
             click.echo(f"Kept the state of {engine.named(shard)} at entry {head.last_sequence:,}.")

@@ -17,6 +17,7 @@ FAULTS = (
     Problem,
     asyncpg.PostgresError,
     asyncpg.InterfaceError,
+    asyncpg.InternalClientError,
     RedisError,
     OSError,
 )
@@ -29,7 +30,7 @@ def sentence_of(fault: Exception) -> str:
             return f"{fault.kind.title} {fault.detail}".strip()
         case EngineError():
             return str(fault) or (type(fault).__doc__ or "").splitlines()[0]
-        case asyncpg.PostgresError() | asyncpg.InterfaceError():
+        case asyncpg.PostgresError() | asyncpg.InterfaceError() | asyncpg.InternalClientError():
             return _postgres_sentence(fault)
         case RedisError():
             return f"Redis gave up: {_first_line(fault)}."

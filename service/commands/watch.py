@@ -8,9 +8,9 @@ import click
 
 from allocation.checkpoints import write_checkpoint
 from allocation.folding import FoldedState
-from allocation.history import ReadLedger
+from allocation.history import ReadLedger, history_from_checkpoint
 from allocation.ledger.postgres_findings import PostgresFindings
-from allocation.verification import CPU_SHARE_MAX, Verification
+from allocation.verification import CPU_SHARE_MAX, Checkpoints, Verification
 from allocation.watch import Watch
 from service.commands.connections import addresses, reached_engine, read_settings, run
 from service.engine import ShardEngine
@@ -75,7 +75,9 @@ async def _look_at(
     verification = Verification(
         shard.reads,
         shard.ledger,
-        keep_checkpoint=keep_checkpoint,
+        checkpoints=Checkpoints(
+            begin=lambda: history_from_checkpoint(shard.ledger), keep=keep_checkpoint
+        ),
         cpu_share_max=CPU_SHARE_MAX / shards,
     )
     watch = Watch(shard.gate, shard.ledger, findings, verification, watching.note_finding)

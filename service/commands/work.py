@@ -11,8 +11,9 @@ from service.warehouses.inbox import Inbox
 from service.warehouses.sources import SourceRing, SourceStore
 from service.workers.credentials import LOOK_SECONDS, Credentials
 from service.workers.inbound import Inbound
-from service.workers.loop import Loop
-from service.workers.settling import settling_loops
+from service.workers.loop import IDLE_SECONDS, loops_of
+from service.workers.server_look import SERVER_LOOK_SECONDS, ServerLook
+from service.workers.settling import settling_duties
 
 
 @click.command()
@@ -33,20 +34,28 @@ async def _work() -> None:
             (KeyStore(engine.pool), KeyRing()),
             (SourceStore(engine.pool), ring),
         )
-        reading = Loop("credentials", credentials.run_once, idle_seconds=LOOK_SECONDS)
-        credentials.on_change = reading.wake
         await credentials.run_once()
-        loops = (
-            reading,
-            Loop("inbound", Inbound(Inbox(engine.pool), ring, engine.decider).run_once),
-            *settling_loops(engine, settings).values(),
+        loops = loops_of(
+            {
+                "credentials": (credentials.run_once, LOOK_SECONDS),
+                "inbound": (
+                    Inbound(Inbox(engine.pool), ring, engine.decider).run_once,
+                    IDLE_SECONDS,
+                ),
+                "server look": (
+                    ServerLook(engine.pipelines, engine.shards[0].ledger).run_once,
+                    SERVER_LOOK_SECONDS,
+                ),
+                **settling_duties(engine, settings),
+            }
         )
-        for loop in loops:
+        credentials.on_change = loops["credentials"].wake
+        for loop in loops.values():
             loop.start()
         click.echo("Working; Ctrl-C stops it.", err=True)
         stopped, broken = asyncio.create_task(stopping.wait()), engine.broken
         await asyncio.wait({stopped, broken}, return_when=asyncio.FIRST_COMPLETED)
-        for loop in loops:
+        for loop in loops.values():
             await loop.stop()
         credentials.close()
         if broken.done():

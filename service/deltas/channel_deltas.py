@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 
 from allocation.errors import EngineError
 from allocation.journal import decode_stock_change
+from allocation.ledger.postgres_ledger import FAULTS
 from allocation.model import Stock
 from allocation.shards.routing import shard_of
 from service.deltas.rescan import ChangedMeanwhile, Rescan, figure_of
 from service.deltas.sources import Sources, feed_positions
-from service.deltas.store import FAULTS, ChannelHead, Delta, DeltaStore, Figure
+from service.deltas.store import ChannelHead, Delta, DeltaStore, Figure
 
 # Changes of one SKU within this time are one delta; it bounds commits, and is the most that one waits.
 TICK_SECONDS = 0.01

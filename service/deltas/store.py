@@ -13,7 +13,6 @@ from allocation.ledger.queries import named_queries
 PUBLISH_SECONDS_MAX = 10.0
 SNAPSHOT_ROWS = 2_000
 Connection = asyncpg.Connection | PoolConnectionProxy
-FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Figure(Struct, frozen=True, gc=False):

@@ -7,13 +7,13 @@ import asyncpg
 from msgspec import Struct
 
 from allocation.errors import LedgerUnavailable, OutcomeUnknown
+from allocation.ledger.postgres_ledger import FAULTS
 from allocation.ledger.queries import named_queries
 
 ACQUIRE_SECONDS_MAX = 2.0
 STORE_SECONDS_MAX = 5.0
 BODY_START_BYTES = 2_000
 _OTHER_BODY = "idempotency-mismatch: The id of the delivery came before, with another body."
-_FAULTS = (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, TimeoutError)
 
 
 class Delivery(Struct, frozen=True):
@@ -64,15 +64,15 @@ class Inbox:
         """
         try:
             connection = await self._pool.acquire(timeout=ACQUIRE_SECONDS_MAX)
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise LedgerUnavailable from fault
         try:
             return await self._store(connection, source, delivery_id, body)
-        except _FAULTS as fault:
+        except FAULTS as fault:
             raise OutcomeUnknown from fault
         finally:
             # A connection that cannot be reset is dropped by the pool; the answer is known all the same.
-            with suppress(*_FAULTS):
+            with suppress(*FAULTS):
                 await self._pool.release(connection)
 
     async def _store(

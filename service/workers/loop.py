@@ -1,11 +1,10 @@
 """The one loop under every worker: it owns the pauses, the wake-up, the back-off and the end."""
 
 import asyncio
-import logging
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 
-_LOGGER = logging.getLogger(__name__)
+from service.workers.outages import Outages
 
 IDLE_SECONDS = 1.0
 RETRY_SECONDS = 0.1
@@ -14,26 +13,33 @@ JITTER = 0.2
 STOP_SECONDS_MAX = 5.0
 
 
+# What a worker does again and again; gives how much it did.
+Duty = Callable[[], Awaitable[int]]
+
+
 class Loop:
     """Runs one duty again and again.
 
     `run_once` gives how much it did: after some, it runs again at once; after none, it waits until `wake` or
-    for `idle_seconds`. What it raises is logged, and the pauses after that grow.
+    for `idle_seconds`. What it raises is logged, and the pauses after that grow. Loops that share `outages` tell
+    together, once, that a server is away.
     """
 
     def __init__(
         self,
         name: str,
-        run_once: Callable[[], Awaitable[int]],
+        run_once: Duty,
         *,
         idle_seconds: float = IDLE_SECONDS,
         retry_seconds_max: float = RETRY_SECONDS_MAX,
+        outages: Outages | None = None,
     ) -> None:
         self.name = name
         self.faults = 0
         self._run_once = run_once
         self._idle_seconds = idle_seconds
         self._retry_seconds_max = retry_seconds_max
+        self._outages = outages or Outages()
         self._awake, self._stopping = asyncio.Event(), asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 
@@ -66,22 +72,27 @@ class Loop:
                 done = await self._run_once()
             except Exception as fault:  # noqa: BLE001 - the edge of a worker: its next attempt is the answer
                 consecutive_faults += 1
-                self._report(fault, consecutive_faults)
+                self.faults += 1
+                self._outages.note(self.name, fault)
                 await _wait(self._stopping, self._retry_pause(consecutive_faults))
                 continue
             consecutive_faults = 0
+            self._outages.end(self.name)
             if done == 0:
                 await _wait(self._awake, _jittered(self._idle_seconds))
-
-    def _report(self, fault: Exception, consecutive_faults: int) -> None:
-        self.faults += 1
-        # A server that is away for an hour is one line, and not thousands.
-        if consecutive_faults == 1:
-            _LOGGER.warning("The worker %s met a fault and goes on.", self.name, exc_info=fault)
 
     def _retry_pause(self, consecutive_faults: int) -> float:
         doubled = RETRY_SECONDS * 2.0 ** min(consecutive_faults - 1, 20)
         return _jittered(min(self._retry_seconds_max, doubled))
+
+
+def loops_of(duties: Mapping[str, tuple[Duty, float]]) -> dict[str, Loop]:
+    """Give a loop for each duty and its pause where there is nothing to do; they tell of outages together."""
+    outages = Outages()
+    return {
+        name: Loop(name, duty, idle_seconds=idle_seconds, outages=outages)
+        for name, (duty, idle_seconds) in duties.items()
+    }
 
 
 async def _wait(event: asyncio.Event, seconds: float) -> None:

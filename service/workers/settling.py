@@ -2,12 +2,12 @@
 
 from service.engine import Engine
 from service.settings import Settings
-from service.workers.loop import Loop
-from service.workers.pruning import IDLE_SECONDS
+from service.workers.loop import IDLE_SECONDS, Duty
+from service.workers.pruning import IDLE_SECONDS as PRUNING_SECONDS
 
 
-def settling_loops(engine: Engine, settings: Settings) -> dict[str, Loop]:
-    """Give the workers; none where there is one shard."""
+def settling_duties(engine: Engine, settings: Settings) -> dict[str, tuple[Duty, float]]:
+    """Give what workers do about them, and how often; nothing where there is one shard."""
     settling = engine.settling
     if settling is None:
         return {}
@@ -16,6 +16,6 @@ def settling_loops(engine: Engine, settings: Settings) -> dict[str, Loop]:
         return await settling.forget(max(settings.key_retention_ms, settings.event_retention_ms))
 
     return {
-        "settling": Loop("settling", settling.run_once),
-        "forgetting": Loop("forgetting", forget, idle_seconds=IDLE_SECONDS),
+        "settling": (settling.run_once, IDLE_SECONDS),
+        "forgetting": (forget, PRUNING_SECONDS),
     }

@@ -19,7 +19,7 @@ from service.settings import Settings
 
 OUT = Path(".chaos")
 # About an hour on two cores.
-LONG_OPERATIONS, LONG_FAULTS, LONG_ROOM = 3_000_000, 420, 4.0
+LONG_OPERATIONS, LONG_FAULTS, LONG_ROOM = 3_000_000, 420, 10.0
 
 
 @click.group()

@@ -7,6 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from chaos.history import Attempt
+from chaos.inbound import deliveries_have_one_effect
+from chaos.lasting import holds_last
 from chaos.linear import linear
 from chaos.logs import complaints_of
 from chaos.order import milliseconds, real_time
@@ -190,7 +192,7 @@ def _figures_differ(record: Record) -> list[str]:
         for sku, told in (figures or {}).items()
     }
     carried: dict[tuple[str, int], list[tuple[Any, ...]]] = {}
-    newest: dict[str, int] = {}
+    newest: dict[str, int] = defaultdict(int)
     for row in record.rows:
         for sku, stock in row.entry.stock:
             if (sku, row.sequence) in asked:
@@ -393,7 +395,9 @@ CHECKERS: dict[str, Callable[[Record], list[str]]] = {
     "C11 units are conserved": units_are_conserved,
     "C12 no phantom": no_phantom,
     "C13 sells again": sells_again,
+    "C14 deliveries have one effect": deliveries_have_one_effect,
     "C15 logs are clean": logs_are_clean,
+    "C16 holds last": holds_last,
 }
 
 

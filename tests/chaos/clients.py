@@ -128,10 +128,10 @@ class Customer:
         return kind, key, "POST", f"{path}/{kind}", body
 
     def _look(self, kind: str) -> Wish:
-        sku = self._market.some_sku(self._luck)
+        sku = self._market.wanted_sku(self._luck)
         if kind == "stock":
             return "stock", sku, "GET", f"/v1/stock/{sku}", None
-        other = self._market.some_sku(self._luck)
+        other = self._market.wanted_sku(self._luck)
         path = f"/v1/availability?channel={CHANNEL}&sku={sku}&sku={other}"
         return "availability", sku, "GET", path, None
 

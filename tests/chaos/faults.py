@@ -9,15 +9,30 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import asyncpg
+from chaos.disks import (
+    ROOM_BYTES_MAX,
+    fill,
+    give_room,
+    log_position_bytes,
+    newest_append_only_file,
+)
 from chaos.plan import LATENCY_SECONDS, Fault
-from chaos.processes import Service, World
+from chaos.processes import Service, World, kill, revive, signal_all_of
 from chaos.proxy import BOTH_WAYS, Link, Way
 from redis.asyncio import Redis
+
+from service.embedded.server import EmbeddedServer
 
 # What the kernel had not written yet is seldom more than this.
 POWER_LOSS_BYTES_MAX = 65_536
 REPLY_PATIENCE_SECONDS = 3.0
 CANCEL_SECONDS = 0.005
+# By how much a clock is set; 0 stands for one that drifts.
+CLOCK_STEPS_SECONDS = (-3_600, -300, -1, 0, 1, 300, 3_600)
+CLOCK_DRIFT_SHARE = 0.05
+LOOK_SECONDS = 0.01
+# A machine may be slow.
+RECOVERY_SECONDS_MAX = 60.0
 # A fault waits for a commit to strike, but no longer than this many operations.
 PATIENCE_OPERATIONS = 15
 
@@ -104,33 +119,92 @@ async def _restart_service(world: World, fault: Fault) -> str:
 
 
 async def _kill_redis(world: World, fault: Fault) -> str:
-    world.kill(world.redis)
+    kill(world.redis)
     await asyncio.sleep(fault.seconds)
-    await world.revive(world.redis)
+    await revive(world.redis)
     return ""
 
 
 async def _cut_power_of_redis(world: World, fault: Fault) -> str:
-    world.kill(world.redis)
-    files = sorted((world.redis.folder / "appendonlydir").glob("*.incr.aof"), key=_number_of)
-    size = files[-1].stat().st_size
+    kill(world.redis)
+    path = newest_append_only_file(world.redis)
+    size = path.stat().st_size
     lost = int(fault.amount * min(size, POWER_LOSS_BYTES_MAX))
-    os.truncate(files[-1], size - lost)
+    os.truncate(path, size - lost)
     await asyncio.sleep(fault.seconds)
-    await world.revive(world.redis)
+    await revive(world.redis)
     return f"{lost} of {size} bytes lost"
 
 
-def _number_of(path: os.PathLike[str]) -> int:
-    # appendonly.aof.12.incr.aof
-    return int(os.fspath(path).split(".")[-3])
+async def _fill_disk_of_redis(world: World, fault: Fault) -> str:
+    server = world.redis
+    # Where every write must be on disk before it is answered, Redis ends when one cannot be.
+    always = int(fault.amount * 1_000) % 2 == 1
+    await _ask(server.url, "CONFIG", "SET", "appendfsync", "always" if always else "everysec")
+    room = int(fault.amount * ROOM_BYTES_MAX)
+    fill(server, newest_append_only_file(server).stat().st_size + room)
+    await asyncio.sleep(fault.seconds)
+    return await _give_room(server, f"{room} bytes left, {'always' if always else 'everysec'}")
+
+
+async def _fill_disk_of_postgres(world: World, fault: Fault) -> str:
+    room = int(fault.amount * ROOM_BYTES_MAX)
+    fill(world.postgres, await log_position_bytes(world.postgres) + room)
+    await asyncio.sleep(fault.seconds)
+    note = await _give_room(world.postgres, f"{room} bytes left")
+    # It may still be recovering, by itself.
+    async with asyncio.timeout(RECOVERY_SECONDS_MAX):
+        while not await _takes_statements(world.servers.database_url):  # noqa: ASYNC110 - a server tells nobody
+            await asyncio.sleep(LOOK_SECONDS)
+    return note
+
+
+async def _takes_statements(database_url: str) -> bool:
+    try:
+        connection = await asyncpg.connect(database_url)
+    except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        return False
+    await connection.close()
+    return True
+
+
+async def _give_room(server: EmbeddedServer, note: str) -> str:
+    ended = server.has_ended()
+    if not ended:
+        give_room(server)
+    await revive(server)
+    return f"{note}, {'ended' if ended else 'went on'}"
+
+
+async def _set_clock(world: World, fault: Fault) -> str:
+    """Set the clock of Redis, or let it run fast or slow, and in the end put it right."""
+    server = world.redis
+    ahead_seconds = CLOCK_STEPS_SECONDS[int(fault.amount * len(CLOCK_STEPS_SECONDS))]
+    began = time.monotonic()
+    try:
+        if ahead_seconds:
+            server.set_clock(ahead_seconds)
+            await asyncio.sleep(fault.seconds)
+            return f"{ahead_seconds} s ahead"
+        while (passed := time.monotonic() - began) < fault.seconds:
+            server.set_clock(passed * CLOCK_DRIFT_SHARE)
+            await asyncio.sleep(LOOK_SECONDS)
+        return f"fast by {CLOCK_DRIFT_SHARE:.0%}"
+    finally:
+        server.set_clock(0.0)
+
+
+async def _ask(url: str, *words: str) -> None:
+    redis: Any = Redis.from_url(url)
+    try:
+        await redis.execute_command(*words)
+    finally:
+        await redis.aclose()
 
 
 def _tell_redis(*words: str) -> Callable[[World, Fault], Awaitable[str]]:
     async def tell(world: World, _: Fault) -> str:
-        redis: Any = Redis.from_url(world.redis.url)
-        await redis.execute_command(*words)
-        await redis.aclose()
+        await _ask(world.redis.url, *words)
         return ""
 
     return tell
@@ -141,9 +215,9 @@ async def _fail_over(world: World, fault: Fault) -> str:
 
 
 async def _kill_postgres(world: World, fault: Fault) -> str:
-    world.kill(world.postgres)
+    kill(world.postgres)
     await asyncio.sleep(fault.seconds)
-    await world.revive(world.postgres)
+    await revive(world.postgres)
     return ""
 
 
@@ -163,9 +237,9 @@ async def _cancel(world: World, fault: Fault) -> str:
 
 async def _freeze(world: World, fault: Fault) -> str:
     server = world.redis if fault.target == "redis" else world.postgres
-    world.signal_all_of(server, signal.SIGSTOP)
+    signal_all_of(server, signal.SIGSTOP)
     await asyncio.sleep(fault.seconds)
-    world.signal_all_of(server, signal.SIGCONT)
+    signal_all_of(server, signal.SIGCONT)
     return ""
 
 
@@ -212,6 +286,8 @@ _ACTS: dict[str, Callable[[World, Fault], Awaitable[str]]] = {
     "service-pause": _pause_service,
     "redis-kill": _kill_redis,
     "redis-power-loss": _cut_power_of_redis,
+    "redis-disk-full": _fill_disk_of_redis,
+    "redis-clock": _set_clock,
     "redis-flush": _tell_redis("FLUSHALL"),
     "redis-functions-lost": _tell_redis("FUNCTION", "FLUSH"),
     "service-restart": _restart_service,
@@ -220,6 +296,7 @@ _ACTS: dict[str, Callable[[World, Fault], Awaitable[str]]] = {
     "redis-failover": _fail_over,
     "postgres-kill": _kill_postgres,
     "postgres-freeze": _freeze,
+    "postgres-disk-full": _fill_disk_of_postgres,
     "gate-reply-lost": _lose_reply,
     "commit-reply-lost": _lose_reply,
     "link-reset": _reset,

@@ -33,7 +33,6 @@ class Story:
         self.entries: list[Entry] = []
         self.epochs: list[int] = []
         self.final: dict[str, Any] = {
-            "began_ms": 0,
             "unresolved": [],
             "faults": [],
             "ready_seconds": 0.1,

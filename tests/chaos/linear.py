@@ -3,18 +3,20 @@
 The search is Wing and Gong's, as Lowe made it quick: attempts are followed in the order of the history, every
 order of those under way is kept that still explains all answers so far, and orders that left the same behind are
 one. What nobody got an answer to may have happened at any time since, or never; so may a hold have ended, from its
-deadline on. Each sample is the whole life of one SKU, which began with nothing.
+deadline on, by the clock that new holds tell. Each sample is the whole life of one SKU, which began with nothing.
 """
 
+import bisect
 import sys
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
-from datetime import datetime
+from itertools import accumulate
 from typing import Any
 
 from chaos.history import Attempt
 from chaos.market import SAMPLED
 from chaos.one_sku import OneSku, Parts, Shop, Step, told_parts
+from chaos.order import milliseconds
 from chaos.record import Record
 from msgspec import Struct
 
@@ -22,8 +24,6 @@ from msgspec import Struct
 # not come later; and how many orders it may look at, many times what it needs as a rule. What is found with few is
 # an order all the same; only that there is none must be known without a bound.
 TRIES = ((0, 50_000), (1, 50_000), (1_000_000, 300_000))
-# By so much the clocks of client and gate may differ.
-CLOCK_MS = 1_000
 _ON_RESERVATIONS = ("reserve", "confirm", "release", "extend", "read")
 _SIGNS = {"receipt": 1, "adjustment": 1, "shipment": -1}
 # Which steps happened without an answer yet, and the shop that they left.
@@ -53,16 +53,14 @@ def linear(record: Record) -> list[str]:
 
 def searched(record: Record) -> dict[str, Verdict]:
     """Search every sample of a run."""
-    began_ms = record.final["began_ms"]
-    return {
-        sku: search(sku, attempts, began_ms) for sku, attempts in _samples(record.attempts).items()
-    }
+    clock = GateClock(record.attempts)
+    return {sku: search(sku, attempts, clock) for sku, attempts in samples(record.attempts).items()}
 
 
-def search(sku: str, attempts: Iterable[Attempt], began_ms: int) -> Verdict:
-    """Look for an order. `began_ms` is when the history began, on the clock that deadlines are told by."""
+def search(sku: str, attempts: Iterable[Attempt], clock: "GateClock") -> Verdict:
+    """Look for an order."""
     steps = _without_effect_elsewhere(
-        [step for attempt in attempts if (step := _step(sku, attempt, began_ms)) is not None]
+        [step for attempt in attempts if (step := _step(sku, attempt, clock)) is not None]
     )
     complaint, spent = "", 0
     for free, orders_max in TRIES:
@@ -103,7 +101,7 @@ class _Search:
             if not is_end:
                 self._open[number] = step
                 continue
-            orders = self._until_happened(orders, number, step.ended_ms + CLOCK_MS)
+            orders = self._until_happened(orders, number, step.ended_ms)
             if not orders:
                 return f"line {line}: {_said(step)}, which no order of events explains"
             del self._open[number]
@@ -237,7 +235,39 @@ def _fates(steps: list[Step]) -> dict[str, Step]:
 # From attempts to steps.
 
 
-def _samples(attempts: list[Attempt]) -> dict[str, list[Attempt]]:
+class GateClock:
+    """What is known of the clock that holds end by: each new hold tells it, and it never goes back."""
+
+    def __init__(self, attempts: Iterable[Attempt]) -> None:
+        told = [
+            (attempt, told_ms) for attempt in attempts if (told_ms := _gate_ms(attempt)) is not None
+        ]
+        asked = sorted((attempt.invoked_at, told_ms) for attempt, told_ms in told)
+        heard = sorted((attempt.completed_at or 0, told_ms) for attempt, told_ms in told)
+        self._asked_at = [line for line, _ in asked]
+        self._heard_at = [line for line, _ in heard]
+        self._least_after = [*accumulate((ms for _, ms in reversed(asked)), min)][::-1]
+        self._most_before = [*accumulate((ms for _, ms in heard), max)]
+
+    def latest_ms(self, line: int) -> int:
+        """Give what it was at most at a line: no more than a hold that was asked for later tells."""
+        place = bisect.bisect_left(self._asked_at, line)
+        return self._least_after[place] if place < len(self._least_after) else sys.maxsize
+
+    def earliest_ms(self, line: int) -> int:
+        """Give what it was at least at a line: what a hold told that was heard of before."""
+        place = bisect.bisect_left(self._heard_at, line)
+        return self._most_before[place - 1] if place else 0
+
+
+def _gate_ms(attempt: Attempt) -> int | None:
+    operation = attempt.operation
+    if operation.kind != "reserve" or attempt.verdict != "ok" or attempt.replayed:
+        return None
+    return milliseconds(attempt.answer["expires_at"]) - operation.body["ttl_seconds"] * 1000
+
+
+def samples(attempts: list[Attempt]) -> dict[str, list[Attempt]]:
     """Find for each sampled SKU every attempt that is about it."""
     about: dict[str, set[str]] = defaultdict(set)
     for attempt in attempts:
@@ -253,7 +283,7 @@ def _samples(attempts: list[Attempt]) -> dict[str, list[Attempt]]:
     return dict(found)
 
 
-def _step(sku: str, attempt: Attempt, began_ms: int) -> Step | None:
+def _step(sku: str, attempt: Attempt, clock: GateClock) -> Step | None:
     """Read an attempt; None where it can have had no part in what became of the SKU."""
     operation, verdict = attempt.operation, attempt.verdict
     is_refused = verdict == "fail" and attempt.slug in _TELLING
@@ -273,14 +303,14 @@ def _step(sku: str, attempt: Attempt, began_ms: int) -> Step | None:
         seen["lacking"] = sum(line["requested"] - line["available"] for line in lines)
     elif operation.kind == "extend" and verdict == "info":
         asked_ms = operation.body["ttl_seconds"] * 1000
-        seen["ends_at_ms"] = began_ms + int(attempt.invoked_seconds * 1000) + asked_ms
+        seen["ends_at_ms"] = clock.earliest_ms(attempt.invoked_at) + asked_ms
     return Step(
         operation.kind,
         operation.key,
         attempt.invoked_at,
         None if verdict == "info" else attempt.completed_at,
-        began_ms + int(attempt.invoked_seconds * 1000),
-        began_ms + int(attempt.completed_seconds * 1000),
+        clock.earliest_ms(attempt.invoked_at),
+        _gate_ms(attempt) or clock.latest_ms(attempt.completed_at or sys.maxsize),
         **seen,
     )
 
@@ -302,7 +332,7 @@ def _told(attempt: Attempt, sku: str) -> dict[str, Any]:
     if attempt.operation.kind != "move":
         told |= {"state": answer["state"], "parts": told_parts(answer, sku)}
     if answer.get("expires_at"):
-        told["ends_at_ms"] = round(datetime.fromisoformat(answer["expires_at"]).timestamp() * 1000)
+        told["ends_at_ms"] = milliseconds(answer["expires_at"])
     return told
 
 

@@ -6,11 +6,12 @@ _BUG = re.compile(r"never retrieved|never awaited|Bug:|AssertionError|Task was d
 _TRACEBACK = "Traceback (most recent call last):"
 # Workers, and the pool of connections, say once that a server is away, and go on.
 _SAID_BY = re.compile(r"^The worker [a-z ]+ met a fault and goes on\.$|^Failed to restore the pool")
-# What the driver says of a server that is away, of a connection that ends amid an answer, and of a statement that
-# was cancelled. What it says of a statement that is wrong is not here.
+# What the driver says of a server that is away, of a connection that ends amid an answer, of a statement that was
+# cancelled, and of a disk that is full. What it says of a statement that is wrong is not here.
 _OUTAGE = re.compile(
     r"^(asyncpg\.exceptions\.(ConnectionDoesNotExist|CannotConnectNow|AdminShutdown|CrashShutdown"
     r"|ConnectionFailure|ClientCannotConnect|QueryCanceled)Error"
+    r"|asyncpg\.exceptions\.(DiskFullError|InternalServerError): could not (write|extend)"
     r"|asyncpg\.exceptions\._base\.(InterfaceError|InternalClientError)"
     r"|Connection(Reset|Refused|Aborted|)Error|BrokenPipeError|(asyncio\.exceptions\.)?TimeoutError"
     r"|allocation\.errors\.(LedgerUnavailable|GateUnverified|OutcomeUnknown|TooManyWaiting))"

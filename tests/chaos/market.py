@@ -15,7 +15,7 @@ HOT_UNITS, COLD_UNITS = (1, 20), 1_000
 HOT_SHARE, CART_SHARE, SAME_SKU_SHARE, PINNED_SHARE = 0.7, 0.2, 0.3, 0.1
 # One SKU after the other is looked at more closely, each for its whole life: the samples of C7.
 SAMPLED = "SAMPLED-"
-SAMPLED_SHARE, SAMPLED_UNITS = 0.06, 12
+SAMPLED_SHARE, SAMPLED_UNITS = 0.08, 12
 OPERATIONS_A_SAMPLE = 25_000
 SHORT_SECONDS, LONG_SECONDS = (1, 2, 3), (8, 15, 30)
 SHORT_SHARE = 0.3
@@ -83,11 +83,15 @@ class Market:
             self._granted.append(Reserved(answer["reservation_id"], body))
 
     def some_sku(self, luck: Random) -> str:
-        chance = luck.random()
-        if chance < SAMPLED_SHARE:
-            past = self.operations // self._operations_a_sample
-            return self.sampled[min(past, len(self.sampled) - 1)]
-        return luck.choice(self.hot if chance < HOT_SHARE else self.cold)
+        """Pick one that anything may be done to."""
+        return luck.choice(self.hot if luck.random() < HOT_SHARE else self.cold)
+
+    def wanted_sku(self, luck: Random) -> str:
+        """Pick one that customers want, which may be the sample of the moment."""
+        if luck.random() >= SAMPLED_SHARE:
+            return self.some_sku(luck)
+        past = self.operations // self._operations_a_sample
+        return self.sampled[min(past, len(self.sampled) - 1)]
 
     def some_reservation(self, luck: Random) -> Reserved | None:
         """Pick one that was asked for lately, by whomever: more often one that is known to be held."""
@@ -102,7 +106,7 @@ class Market:
     def some_cart(self, luck: Random) -> dict[str, Any]:
         """Draw what a shopper wants to hold."""
         count = luck.randint(2, 4) if luck.random() < CART_SHARE else 1
-        lines = [_line(self.some_sku(luck), luck.randint(1, 3)) for _ in range(count)]
+        lines = [_line(self.wanted_sku(luck), luck.randint(1, 3)) for _ in range(count)]
         if count > 1 and luck.random() < SAME_SKU_SHARE:
             lines[-1] = _line(lines[0]["sku"], luck.randint(1, 3))
         if luck.random() < PINNED_SHARE:
@@ -124,7 +128,7 @@ class Market:
         if len(self._orders) > UNSENT_MAX:
             return self._send_off(luck, moment)
         kind = luck.choices(("receipt", "adjustment", "count"), (4, 2, 2))[0]
-        sku, place = self.some_sku(luck), luck.choice(LOCATIONS)
+        sku, place = self.wanted_sku(luck), luck.choice(LOCATIONS)
         if kind == "adjustment":
             change = luck.choice((-2, -1, 1, 2))
             return [self._movement(kind, [_line(sku, change, place)], occurred_at=moment)]

@@ -74,6 +74,7 @@ class Step(Struct, frozen=True, gc=False):
     key: str
     begins_at: int
     ends_at: int | None
+    # What the gate's clock showed at least when it began, and at most when it happened.
     began_ms: int
     ended_ms: int
     slug: str = ""

@@ -6,18 +6,21 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
+from chaos.clocks import ClockedRedis, give_clock
 from chaos.plan import SERVICES
 from chaos.proxy import GATE_MARKS, LEDGER_MARKS, Link
 from chaos.replicas import RedisPair
+from chaos.trace import Trace
 from e2e.running import free_port, processes_in
 from e2e.serving import SERVE
 
 from service.embedded.errors import StartError
-from service.embedded.redis_server import RedisServer
+from service.embedded.postgres_server import PostgresServer
 from service.embedded.server import EmbeddedServer
 from service.embedded.servers import EmbeddedServers
 
@@ -39,8 +42,16 @@ def _end_with_parent() -> None:
 class Service:
     """One `ringfence serve`, at one port through all its lives."""
 
-    def __init__(self, name: str, redis_url: str, database_url: str, log_path: Path) -> None:
+    def __init__(
+        self,
+        name: str,
+        redis_url: str,
+        database_url: str,
+        log_path: Path,
+        command: Sequence[str] = SERVE,
+    ) -> None:
         self.name, self.port, self.log_path = name, free_port(), log_path
+        self._command = command
         kept = {key: text for key, text in os.environ.items() if not key.startswith("RINGFENCE_")}
         self._environment = kept | {
             "RINGFENCE_REDIS_URL": redis_url,
@@ -53,17 +64,17 @@ class Service:
         self.ended_by_itself: list[dict[str, float]] = []
         # With which status it ended whenever it was asked to.
         self.exit_statuses: list[int] = []
-        self._started = 0.0
+        self.starts: list[float] = []
 
     @property
     def is_down(self) -> bool:
         return self._process is None
 
     def start(self) -> None:
-        self._started = time.monotonic()
+        self.starts.append(time.monotonic())
         with self.log_path.open("ab") as log:
             self._process = subprocess.Popen(
-                SERVE,
+                self._command,
                 cwd="/",
                 env=self._environment,
                 stdin=subprocess.DEVNULL,
@@ -91,7 +102,7 @@ class Service:
 
     def _note_end(self, status: int) -> None:
         self.ended_by_itself.append(
-            {"started": self._started, "ended": time.monotonic(), "status": status}
+            {"started": self.starts[-1], "ended": time.monotonic(), "status": status}
         )
 
     async def stop(self) -> int:
@@ -119,17 +130,19 @@ class World:
 
     def __init__(self, servers: EmbeddedServers) -> None:
         self.servers = servers
+        give_clock(servers)
         self.pair = RedisPair(servers)
         self.services: list[Service] = []
         self.links: dict[str, Link] = {}
+        self.trace = Trace()
 
     @property
-    def redis(self) -> RedisServer:
+    def redis(self) -> ClockedRedis:
         """The Redis that is in use."""
         return self.pair.in_use
 
     @property
-    def postgres(self) -> EmbeddedServer:
+    def postgres(self) -> PostgresServer:
         assert self.servers.postgres is not None
         return self.servers.postgres
 
@@ -147,7 +160,8 @@ class World:
             for store, url, marks in zip(
                 ("redis", "postgres"), urls, (GATE_MARKS, LEDGER_MARKS), strict=True
             ):
-                link = await Link(f"{name}>{store}", urlsplit(url).port or 0, marks).open()
+                port = urlsplit(url).port or 0
+                link = await Link(f"{name}>{store}", port, marks, self.trace).open()
                 self.links[link.name] = link
                 through.append(_with_port(url, link.port))
             self.services.append(Service(name, *through, logs / f"{name}.log"))
@@ -172,35 +186,13 @@ class World:
                 if service.is_down and not service.is_kept_down:
                     service.start()
 
-    def signal_all_of(self, server: EmbeddedServer, number: signal.Signals) -> None:
-        """Send a signal to every process of a store."""
-        for process_id in processes_in(server.folder):
-            with suppress(ProcessLookupError):
-                os.kill(process_id, number)
-
-    def kill(self, server: EmbeddedServer) -> None:
-        """End every process of a store at once; the one that is our child is also reaped."""
-        self.signal_all_of(server, signal.SIGKILL)
-        assert server.process is not None
-        server.process.wait()
-
-    async def revive(self, server: EmbeddedServer) -> None:
-        """Start a store again and wait until it takes commands."""
-        while True:
-            with suppress(OSError, StartError):
-                if server.has_ended():
-                    server.revive()
-                elif server.answers():
-                    return
-            await asyncio.sleep(LOOK_SECONDS)
-
     async def heal(self) -> None:
         """End every fault that is still there."""
         for link in self.links.values():
             link.heal()
         for server in self.stores:
-            self.signal_all_of(server, signal.SIGCONT)
-            await self.revive(server)
+            signal_all_of(server, signal.SIGCONT)
+            await revive(server)
         for service in self.services:
             service.send(signal.SIGCONT)
 
@@ -214,10 +206,35 @@ class World:
         """End the services and the links; where servers are stopped, let them go on to their end."""
         self.end_services()
         for server in self.stores:
-            self.signal_all_of(server, signal.SIGCONT)
+            signal_all_of(server, signal.SIGCONT)
         self.pair.close()
         for link in self.links.values():
             link.close()
+
+
+def signal_all_of(server: EmbeddedServer, number: signal.Signals) -> None:
+    """Send a signal to every process of a store."""
+    for process_id in processes_in(server.folder):
+        with suppress(ProcessLookupError):
+            os.kill(process_id, number)
+
+
+def kill(server: EmbeddedServer) -> None:
+    """End every process of a store at once; the one that is our child is also reaped."""
+    signal_all_of(server, signal.SIGKILL)
+    assert server.process is not None
+    server.process.wait()
+
+
+async def revive(server: EmbeddedServer) -> None:
+    """Start a store again and wait until it takes commands."""
+    while True:
+        with suppress(OSError, StartError):
+            if server.has_ended():
+                server.revive()
+            elif server.answers():
+                return
+        await asyncio.sleep(LOOK_SECONDS)
 
 
 def _with_port(url: str, port: int) -> str:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from enum import Enum
 from typing import Any, Self
 
+from chaos.trace import Trace
+
 # Closing then sends a reset, as a host does that has forgotten the connection.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
 
@@ -52,6 +54,10 @@ class _Stream:
     def is_holding(self) -> bool:
         return bool(self._waiting)
 
+    @property
+    def held_bytes(self) -> int:
+        return sum(len(data or b"") for _, data in self._waiting)
+
     def feed(self, data: bytes | None) -> None:
         """Take data, or None where the sender has ended the connection."""
         self._waiting.append((self._link.loop.time() + self._link.latency_seconds, data))
@@ -82,7 +88,10 @@ class _Pair:
         self._link = link
         self.streams = {way: _Stream(link, way, self.note_passed) for way in Way}
         self.transports: dict[Way, Any] = {}
-        self._is_marked = self.is_asking = False
+        self._is_marked = self.is_asking = self._has_ended = False
+        self._number = link.trace.next_connection()
+        self._received = dict.fromkeys(Way, 0)
+        self._note("opens")
 
     def note_connected(self, way: Way, transport: Any) -> None:
         """Learn the transport on which data of one direction arrives; the other direction's leave by it."""
@@ -93,6 +102,7 @@ class _Pair:
 
     def note_data(self, way: Way, data: bytes) -> None:
         marks = self._link.marks
+        self._received[way] += len(data)
         if way is Way.REQUESTS:
             self._is_marked = self._is_marked or marks.connection in data
             if self._is_marked and marks.request in data and not self.is_asking:
@@ -100,6 +110,7 @@ class _Pair:
                 self._link.loop.call_soon(self._link.on_commit)
         elif self.is_asking and self._link.replies_to_drop and marks.reply in data:
             self._link.note_dropped()
+            self._note("reply dropped")
             self.reset()
             return
         self.streams[way].feed(data)
@@ -113,15 +124,33 @@ class _Pair:
         if all(transport.is_closing() for transport in self.transports.values()):
             self.is_asking = False
             self._link.pairs.discard(self)
+            self._note_end("ends")
 
     def reset(self) -> None:
         """End both connections without a word."""
         self._link.pairs.discard(self)
+        self._note_end("reset")
         for transport in self.transports.values():
             plain: socket.socket | None = transport.get_extra_info("socket")
             if plain is not None and not transport.is_closing():
                 plain.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RESET_ON_CLOSE)
             transport.abort()
+
+    def _note_end(self, what: str) -> None:
+        # Both sides are told of the end.
+        if not self._has_ended:
+            self._has_ended = True
+            self._note(what)
+
+    def _note(self, what: str) -> None:
+        self._link.trace.note(
+            self._link.name,
+            what,
+            connection=self._number,
+            requests_bytes=self._received[Way.REQUESTS],
+            replies_bytes=self._received[Way.REPLIES],
+            held_bytes=sum(stream.held_bytes for stream in self.streams.values()),
+        )
 
 
 class _Side(asyncio.Protocol):
@@ -141,8 +170,11 @@ class _Side(asyncio.Protocol):
 class Link:
     """The way from one service to one store."""
 
-    def __init__(self, name: str, target_port: int, marks: Marks) -> None:
+    def __init__(
+        self, name: str, target_port: int, marks: Marks, trace: Trace | None = None
+    ) -> None:
         self.name, self.marks = name, marks
+        self.trace = trace or Trace()
         # Where new connections go.
         self.target_port = target_port
         self.loop = asyncio.get_running_loop()
@@ -180,9 +212,12 @@ class Link:
     def stop(self, ways: frozenset[Way]) -> None:
         """Let nothing pass in these directions; what is sent meanwhile waits in the network."""
         self.stopped = ways
+        self.trace.note(self.name, "stops", note=" and ".join(sorted(way.value for way in ways)))
 
     def release(self) -> None:
         """Deliver what was held, late."""
+        if self.stopped:
+            self.trace.note(self.name, "goes on")
         self.stopped = frozenset()
         for pair in list(self.pairs):
             for stream in pair.streams.values():

@@ -9,6 +9,7 @@ from typing import Any
 
 import msgspec
 from chaos.history import FILE_NAME, Attempt, read_history
+from chaos.warehouse import SOURCE
 from msgspec import Struct
 
 from allocation.journal import Entry, decode_entry
@@ -42,6 +43,13 @@ class Row(Struct, frozen=True, gc=False):
     @property
     def entry(self) -> Entry:
         return decode_entry(self.body)
+
+    @property
+    def operation(self) -> str | None:
+        """What kind of operation made it; None for what happens by itself."""
+        if self.kind == Kind.MOVED and self.subject.startswith(f"{SOURCE}\x1f"):
+            return "deliver"
+        return KIND_OF_OPERATION.get(Kind(self.kind))
 
     @property
     def key(self) -> str:
@@ -83,9 +91,18 @@ class Record:
         """Every row that each kind of operation made on each key."""
         found: dict[tuple[str, str], list[Row]] = defaultdict(list)
         for row in self.rows:
-            if row.kind in KIND_OF_OPERATION:
-                found[KIND_OF_OPERATION[Kind(row.kind)], row.key].append(row)
+            if row.operation is not None:
+                found[row.operation, row.key].append(row)
         return dict(found)
+
+    @cached_property
+    def bodies_taken(self) -> dict[str, Any]:
+        """The body that counts where a delivery came with several: the first that was stored."""
+        return {
+            row["webhook_id"]: msgspec.json.decode(row["body"])
+            for row in self.final.get("inbox", [])
+            if not row["is_other_body"]
+        }
 
     @cached_property
     def reservations(self) -> dict[str, list[Row]]:

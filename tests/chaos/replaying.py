@@ -231,10 +231,10 @@ def _lacking(clerk: Clerk, body: dict[str, Any]) -> dict[str, int]:
 
 
 def _move(record: Record, row: Row) -> Any:
-    asked = record.by_key.get(("move", row.key))
+    asked = record.by_key.get((row.operation or "", row.key))
     if not asked:
         return "is a movement that nobody sent"
-    body = asked[0].operation.body
+    body = record.bodies_taken.get(row.key) or asked[0].operation.body
     moment = body.get("as_of") or body.get("occurred_at")
     at_ms = int(datetime.fromisoformat(moment).timestamp() * 1000) if moment else 0
     lines: dict[tuple[str, str], int] = {}

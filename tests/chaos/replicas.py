@@ -4,6 +4,7 @@ import asyncio
 import time
 from typing import Any, ClassVar
 
+from chaos.clocks import ClockedRedis
 from chaos.plan import SERVICES, Fault
 from chaos.proxy import Link
 from redis.asyncio import Redis
@@ -21,7 +22,7 @@ LOOK_SECONDS = 0.05
 FOLLOWED_SHARE = 0.6
 
 
-class _OtherRedis(RedisServer):
+class _OtherRedis(ClockedRedis):
     name: ClassVar[str] = "The other Redis"
     folder_name: ClassVar[str] = "redis-other"
 
@@ -30,13 +31,13 @@ class RedisPair:
     """The Redis in use, and the other one. Both are masters to whoever has a connection to them."""
 
     def __init__(self, servers: EmbeddedServers) -> None:
-        assert servers.redis is not None
+        assert isinstance(servers.redis, ClockedRedis)
         assert servers.placement is not None
-        self.in_use: RedisServer = servers.redis
+        self.in_use: ClockedRedis = servers.redis
         access = Access(0, servers.redis.access.password)
         taken = {servers.redis.access.port}
         self._ours = _OtherRedis(servers.placement, access, taken)
-        self.other: RedisServer = self._ours
+        self.other: ClockedRedis = self._ours
 
     async def open(self) -> None:
         """Start the other one, and let it follow."""

@@ -21,12 +21,15 @@ from chaos.market import CHANNEL, Market
 from chaos.plan import Fault, draw_plan
 from chaos.processes import World
 from chaos.record import FINAL_NAME, LEDGER_NAME
+from chaos.trace import TRACE_NAME
+from chaos.warehouse import SOURCE, WAREHOUSES, Warehouse, await_empty_inbox, read_inbox
 from msgspec import Struct
 from redis.asyncio import Redis
 
 from allocation.gate.keys import KEY_NAMES, shard_keys
 from service.keys import KeyStore
 from service.preparation import migrate_database
+from service.warehouses.sources import SourceStore
 
 OPEN_SECONDS_MAX = 60.0
 # After this long nothing more is waited for: what has not come by then is reported as missing.
@@ -68,9 +71,8 @@ class Run:
         self.recorder = Recorder(order.out / FILE_NAME, self.started)
         self.faults = Faults(world, order.plan, self.started)
         self.callers: dict[str, Caller] = {}
-        # When the first second of the history began, by the clock that deadlines are told by.
-        began_ms = int(time.time() * 1000)
-        self.final: dict[str, Any] = {"room": order.room, "began_ms": began_ms}
+        self.warehouse_secret = ""
+        self.final: dict[str, Any] = {"room": order.room}
 
     async def play(self) -> None:
         """Play it from the opening to the last figure, and write all of it down."""
@@ -87,7 +89,16 @@ class Run:
             asyncio.create_task(customer.trade(opened + self.order.operations))
             for customer in customers
         ]
+        trading += [
+            asyncio.create_task(
+                self._warehouse(f"warehouse-{number}").deliver(opened + self.order.operations)
+            )
+            for number in range(WAREHOUSES)
+        ]
         await self._settle(trading, opened + self.order.operations)
+        self.final["inbox_seconds"] = await await_empty_inbox(
+            self.world.servers.database_url, RESOLVE_SECONDS_MAX
+        )
         self.final["unresolved"] = [
             customer.unresolved.number for customer in customers if customer.unresolved
         ]
@@ -108,6 +119,7 @@ class Run:
         await migrate_database(url)
         async with asyncpg.create_pool(url, min_size=1, max_size=1) as pool:
             key = await KeyStore(pool).add("chaos", ["admin"], [])
+            self.warehouse_secret = await SourceStore(pool).add(SOURCE) or ""
         await self.world.open(self.order.out)
         for service in self.world.services:
             self.callers[service.name] = Caller(service.port, key.text)
@@ -119,6 +131,10 @@ class Run:
 
     def _customer(self, name: str) -> Customer:
         return Customer(name, self.order.seed, self.market, self.recorder, self.callers)
+
+    def _warehouse(self, name: str) -> Warehouse:
+        seed, secret = self.order.seed, self.warehouse_secret
+        return Warehouse(name, seed, self.market, self.recorder, self.callers, secret=secret)
 
     async def _settle(self, trading: list[asyncio.Task[None]], operations: int) -> None:
         """Let the last fault end, heal, and wait until everybody knows what came of their operation."""
@@ -213,18 +229,24 @@ class Run:
             ]
             for service in self.world.services
         }
+        self.final["starts"] = {
+            service.name: [started - self.started for started in service.starts]
+            for service in self.world.services
+        }
         for caller in self.callers.values():
             caller.close()
         self.recorder.close()
 
     async def _write_down(self) -> None:
         out = self.order.out
-        self.final["gate"] = await _read_gate(self.world.redis.url)
+        self.final["gate"] = await read_gate(self.world.redis.url)
         url = self.world.servers.database_url
-        self.final["head"] = await _dump_ledger(url, out / LEDGER_NAME)
+        self.final["head"] = await dump_ledger(url, out / LEDGER_NAME)
+        self.final["inbox"] = await read_inbox(url)
         self.final["faults"] = self.faults.struck
         self.final["seconds"] = time.monotonic() - self.started
         _write(out / FINAL_NAME, self.final)
+        self.world.trace.write(out / TRACE_NAME, self.started)
         for store in self.world.stores:
             shutil.copy2(store.log_path, out / store.log_path.name)
         for store in (self.world.pair.in_use, self.world.pair.other):
@@ -240,7 +262,7 @@ async def _status(caller: Caller, path: str) -> int:
         return 0
 
 
-async def _read_gate(redis_url: str) -> dict[str, Any]:
+async def read_gate(redis_url: str) -> dict[str, Any]:
     """Give everything that the gate holds; what is bytes in base64."""
     redis: Any = Redis.from_url(redis_url)
     keys = dict(zip(KEY_NAMES, shard_keys(0), strict=True))
@@ -250,21 +272,29 @@ async def _read_gate(redis_url: str) -> dict[str, Any]:
         "meta": {name.decode(): text.decode() for name, text in meta.items()},
         "deadlines": [
             (name.decode(), int(at_ms))
-            for name, at_ms in await redis.zrange(keys["deadlines"], 0, -1, withscores=True)
+            async for name, at_ms in redis.zscan_iter(keys["deadlines"], count=ROWS_A_PAGE)
             if name
         ],
-        "moves": [name.decode() for name in await redis.zrange(keys["moves"], 0, -1) if name],
+        # A scan may give a member twice.
+        "moves": sorted(
+            {
+                name.decode()
+                async for name, _ in redis.zscan_iter(keys["moves"], count=ROWS_A_PAGE)
+                if name
+            }
+        ),
     }
     for name in ("stock", "reservations", "events", "configuration"):
-        records = await redis.hgetall(keys[name])
         gate[name] = {
-            field.decode(): b64encode(packed).decode() for field, packed in records.items() if field
+            field.decode(): b64encode(packed).decode()
+            async for field, packed in redis.hscan_iter(keys[name], count=ROWS_A_PAGE)
+            if field
         }
     await redis.aclose()
     return gate
 
 
-async def _dump_ledger(database_url: str, path: Path) -> dict[str, Any]:
+async def dump_ledger(database_url: str, path: Path) -> dict[str, Any]:
     """Write every row; give the head."""
     connection = await asyncpg.connect(database_url)
     try:

@@ -4,6 +4,7 @@ from collections import Counter
 from pathlib import Path
 
 from chaos.checkers import counts, first_success_seconds, verdicts
+from chaos.linear import samples
 from chaos.record import Record, read_record
 from msgspec import Struct
 
@@ -43,7 +44,7 @@ def _amounts(record: Record) -> list[str]:
     overlapping = Counter(fault["kind"] for fault in faults if fault["commits_in_flight"])
     seconds = final.get("seconds", record.attempts[-1].completed_seconds)
     ended = {name: len(known) for name, known in final["ended_by_themselves"].items() if known}
-    waited = first_success_seconds(record)
+    waited, sampled = first_success_seconds(record), samples(record.attempts)
     shares = ", ".join(
         f"{said[verdict]:,} {verdict} ({said[verdict] / total:.0%})"
         for verdict in ("ok", "fail", "info")
@@ -55,11 +56,10 @@ def _amounts(record: Record) -> list[str]:
         + ", ".join(f"{slug} {count:,}" for slug, count in slugs.most_common()),
         f"ledger              {len(record.rows):,} rows",
         f"take-overs          {final['head']['epoch'] - 1} after the first",
-        f"faults              {len(faults)}, {overlapping.total()} of them while a commit was in flight",
-        *(
-            f"                    {kind} {kinds[kind]}, {overlapping[kind]}"
-            for kind in sorted(kinds)
-        ),
+        f"faults              {len(faults)} ({overlapping.total()} of them while a commit was in flight)",
+        "                    "
+        + ", ".join(f"{kind} {kinds[kind]} ({overlapping[kind]})" for kind in sorted(kinds)),
+        f"samples             {len(sampled)}, {sum(map(len, sampled.values())):,} attempts",
         f"services that ended {ended or 'none'} by themselves",
         f"first success       {_seconds(waited)} after the last fault",
         f"ready again         {_seconds(final['ready_seconds'])} after healing",

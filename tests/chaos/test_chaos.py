@@ -25,7 +25,7 @@ ROOM = 6.0
 ROOT = Path(__file__).parents[2]
 
 
-def _chaos(*arguments: str) -> subprocess.CompletedProcess[str]:
+def run_chaos(*arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "chaos", *arguments],
         env=os.environ | {"PYTHONPATH": f"{ROOT}:{ROOT / 'tests'}"},
@@ -43,7 +43,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Callable[[int], Path]:
     def run(seed: int) -> Path:
         out = tmp_path_factory.mktemp("chaos") / str(seed)
         amounts = f"--operations={OPERATIONS}", f"--faults={FAULTS}", f"--room={ROOM}"
-        done = _chaos("run", f"--seed={seed}", *amounts, f"--out={out}")
+        done = run_chaos("run", f"--seed={seed}", *amounts, f"--out={out}")
         assert done.returncode == 0, done.stdout + done.stderr
         return out
 
@@ -81,7 +81,7 @@ def test_what_is_written_down_can_be_checked_again(
     assert check(out).holds
     ledger = out / "ledger.jsonl"
     ledger.write_text("".join(ledger.read_text().splitlines(keepends=True)[:-1]))
-    assert _chaos("check", str(out)).returncode == 1
+    assert run_chaos("check", str(out)).returncode == 1
 
 
 def _expect_worth(final: dict[str, Any]) -> None:

@@ -1,11 +1,14 @@
 """The proxy does to a connection what the plan says, and nothing else."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
 from contextlib import suppress
+from pathlib import Path
 
 import pytest
 from chaos.proxy import BOTH_WAYS, Link, Marks, Way
+from chaos.trace import TRACE_NAME
 
 WAIT_SECONDS = 10.0
 # Long enough that what may not pass would have passed.
@@ -169,3 +172,23 @@ async def test_a_reset_ends_every_connection_and_no_later_one(link: Link, caller
     again.say(b"hello\n")
     assert await again.hear() == b"done hello\n"
     again.writer.close()
+
+
+async def test_what_was_done_to_a_connection_is_kept(
+    link: Link, caller: Caller, tmp_path: Path
+) -> None:
+    """The trace tells of the connection, of the cut, of what was held then, and of the reset."""
+    caller.say(b"append a\n")
+    assert await caller.hear() == b"done append a\n"
+    link.stop(frozenset({Way.REQUESTS}))
+    caller.say(b"lost\n")
+    assert await caller.hears_nothing()
+    link.heal()
+    assert await caller.is_reset()
+    link.trace.write(tmp_path / TRACE_NAME, 0.0)
+    told = [json.loads(line) for line in (tmp_path / TRACE_NAME).read_text().splitlines()]
+    assert [event["what"] for event in told] == ["opens", "stops", "reset", "goes on"]
+    assert told[1]["note"] == "requests"
+    assert told[2]["requests_bytes"] == len(b"hello\nappend a\nlost\n")
+    assert told[2]["replies_bytes"] == len(b"done hello\ndone append a\n")
+    assert told[2]["held_bytes"] == len(b"lost\n")

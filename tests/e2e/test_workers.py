@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import re
 import signal
 import socket
 from collections.abc import AsyncGenerator, Sequence
@@ -114,6 +115,20 @@ async def test_start_and_stop(
             await connection.close()
     keys = [f"{request}-{number}" for request in ("first", "last") for number in range(CLIENTS)]
     await expect_kept(stores, sku, keys)
+
+
+async def test_metrics_say_who_answers(settings: dict[str, str], tmp_path: Path) -> None:
+    """The metrics name the process that gives them, so that those of several behind one port can be told apart."""
+    with supervised(settings, tmp_path) as started:
+        workers = started.await_workers(2)
+        told = set[int]()
+        while told != set(workers):
+            async with Client(started.port, "") as stranger:
+                answer = await stranger.send(request_bytes("GET", "/metrics"))
+            (process,) = re.findall(r'ringfence_process{pid="(\d+)"} 1.0', answer.body.decode())
+            told.add(int(process))
+            assert told <= set(workers)
+        assert started.end() == 0
 
 
 async def test_worker_killed(

@@ -317,6 +317,26 @@ async def test_claims_are_forgotten_with_what_they_are_for(redis: Redis, databas
         assert [row["key"] for row in left] == ["rkept"]
 
 
+async def test_a_key_that_is_used_again_much_later_is_a_new_cart(
+    redis: Redis, database_url: str
+) -> None:
+    """Its claim may outlive the first cart on the shards; a leg that is missing is missing then."""
+    async with Shards.open(redis, database_url, retention_ms=1_000, settle_seconds=0.0) as shards:
+        await shards.do(*CATALOGUE)
+        await shards.do(receipt("opening", UNITS, UNITS))
+        await shards.do(cart("r1"))
+        await shards.do(Release("r1"))
+        await asyncio.sleep(1.1)
+        for _ in range(2):
+            assert await outcome(shards, ReadReservation("r1")) is Outcome.UNKNOWN_RESERVATION
+        await begun(shards, cart("r1"))
+        assert await reserved(shards) == (1, 0)
+        assert await outcome(shards, Confirm("r1", "")) is Outcome.UNKNOWN_RESERVATION
+        await settled(shards)
+        assert await outcome(shards, Confirm("r1", "")) is Outcome.COMMITTED
+        assert await committed(shards) == (1, 1)
+
+
 async def test_a_confirmation_is_finished_though_the_hold_has_just_been_settled(
     shards: Shards, redis: Redis, database_url: str
 ) -> None:

@@ -8,11 +8,15 @@ import pytest
 from cluster import PASSWORD, Cluster, ClusterNode, placed, slot_of
 from engine.sellers import Seller, expect_one_truth, open_seller
 from engine.shards import until
+from in_process import CHANNEL, LOCATION, SKU, served
 
 from allocation.errors import GateUnverified
 from allocation.gate.keys import KEY_NAMES, shard_keys
 from allocation.gate.redis_gate import RedisGate
 from allocation.gate.servers import RedisServers
+from allocation.takeover import take_over_and_rebuild
+from service.embedded.errors import StartError
+from service.suitability import require_suitable_redis
 
 HOUR_MS = 3_600_000
 
@@ -139,6 +143,23 @@ async def test_a_slot_moves_and_comes_back(cluster: Cluster, sellers: list[Selle
     assert seller.refused >= 2 * len(KEY_NAMES)
 
 
+async def test_a_rebuild_while_a_slot_moves(cluster: Cluster, sellers: list[Seller]) -> None:
+    """It cannot be done there, and leaves no state; the new owner gets all of it from the ledger."""
+    seller = sellers[0]
+    owner, target = [await cluster.owner(shard_of(each)) for each in sellers[:2]]
+    async with cluster.moving(shard_of(seller), target) as move:
+        with pytest.raises(GateUnverified):
+            await take_over_and_rebuild(
+                seller.shard.gate, seller.shard.ledger, lambda _read, _through: None
+            )
+        for key in await move.keys():
+            await move.move_key(key)
+        assert not await seller.try_once()
+    await seller.sell(5)
+    assert await sold_on(target, seller) >= len(seller.sold)
+    await cluster.move(shard_of(seller), owner)
+
+
 async def test_slots_move_under_sales(cluster: Cluster, sellers: list[Seller]) -> None:
     """Every shard changes its node while it sells, and each call that came between was not decided."""
     owners = [await cluster.owner(shard_of(each)) for each in sellers]
@@ -185,14 +206,18 @@ async def test_the_node_that_was_named_is_lost(cluster: Cluster, sellers: list[S
         await cluster.move(shard_of(seller), owner)
 
 
-async def test_a_slot_that_nobody_has(cluster: Cluster, sellers: list[Seller]) -> None:
-    """Its shard decides nothing, and says so, until a node has the slot again."""
+async def test_a_slot_that_nobody_has(
+    cluster: Cluster, nodes: RedisServers, sellers: list[Seller]
+) -> None:
+    """Its shard decides nothing until a node itself says that it has the slot, whatever others say of it."""
     seller = sellers[0]
     owner = await cluster.owner(shard_of(seller))
     slot = slot_of(shard_of(seller))
     await owner.call("CLUSTER", "DELSLOTS", slot)
     try:
         assert not await seller.try_once()
+        with pytest.raises(GateUnverified):
+            await nodes.find(shard_of(seller))
         with pytest.raises(GateUnverified):
             await seller.shard.gate.prepare()
         assert (seller.refused, seller.unknown) == (1, 0)
@@ -210,3 +235,32 @@ async def replica_of(cluster: Cluster, master: ClusterNode) -> ClusterNode:
         if told["role"] == "slave" and told["master_port"] == master.access.port:
             return node
     raise LookupError(master.address)
+
+
+async def test_the_service_on_a_cluster(cluster: Cluster, database_url: str) -> None:
+    """A whole service starts on the nodes that are named, and sells."""
+    await require_suitable_redis(cluster.url)
+    async with served(cluster.url, database_url) as running:
+        stock = {
+            "source": "wms",
+            "event_id": "e1",
+            "kind": "receipt",
+            "lines": [{"sku": SKU, "location": LOCATION, "quantity": 2}],
+        }
+        assert (await running.client.post("/v1/movements", json=stock)).status_code == 200
+        wanted = {"channel": CHANNEL, "lines": [{"sku": SKU, "quantity": 1}]}
+        headers = {"Idempotency-Key": "first"}
+        answer = await running.client.post("/v1/reservations", json=wanted, headers=headers)
+        assert answer.status_code == 201, answer.text
+        assert await running.on_hand() == 2
+
+
+async def test_a_node_that_would_drop_stock(cluster: Cluster) -> None:
+    """Every node is looked at, also those that are not named, and replicas too."""
+    node = await replica_of(cluster, await cluster.owner(0))
+    await node.call("CONFIG", "SET", "maxmemory-policy", "allkeys-lru")
+    try:
+        with pytest.raises(StartError, match=f"{node.address} has maxmemory-policy allkeys-lru"):
+            await require_suitable_redis(cluster.url)
+    finally:
+        await node.call("CONFIG", "SET", "maxmemory-policy", "noeviction")

@@ -33,6 +33,8 @@ from service.embedded.credentials import load_credentials
 from service.embedded.placement import place
 from service.embedded.postgres_server import PostgresServer
 from service.preparation import migrate_database
+from service.workers.loop import Loop
+from service.workers.server_look import ServerLook
 
 JOURNAL = shard_keys(0)[7]
 OTHER_CONNECTIONS = (
@@ -228,6 +230,31 @@ async def test_a_promoted_server_is_not_trusted_before_a_take_over(
         assert shard.pipeline.take_overs == 2
         assert (await shard.ledger.head()).taken_on == await shard.ledger.present_server() != before
     await audited_sequence(own_postgres.url)
+
+
+async def test_a_process_that_only_reads_notices_a_promotion(
+    gate: RedisGate, own_postgres: PostgresServer
+) -> None:
+    """Where nothing is written, a look finds the other server, and the shard is taken over on it."""
+    await migrate_database(own_postgres.url)
+    async with Shard.open(gate, own_postgres.url) as shard:
+        await shard.do(*CATALOGUE, hold("r1"))
+        look = Loop("look", ServerLook([shard.pipeline], shard.ledger).run_once, idle_seconds=0.05)
+        look.start()
+        before = await shard.ledger.present_server()
+        await restart_promoted(own_postgres)
+        await until(lambda: shard.pipeline.take_overs == 2)
+        assert (await shard.ledger.head()).taken_on == await shard.ledger.present_server() != before
+        held = await shard.do(hold("r2"))
+        assert held[0].outcome is Outcome.HELD
+        await look.stop()
+
+
+async def test_a_look_at_the_same_server_changes_nothing(shard: Shard) -> None:
+    """A look finds the server that the shard was taken over on, and the shard goes on as it was."""
+    verified = shard.pipeline.verified
+    assert await ServerLook([shard.pipeline], shard.ledger).run_once() == 0
+    assert shard.pipeline.verified is verified is not None
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ import pytest
 from engine.shards import CATALOGUE, Shard, hold
 from redis.asyncio import Redis
 
-from allocation.errors import Diverged, Fenced
+from allocation.errors import Diverged, GateUnverified
 from allocation.gate.keys import shard_keys
 from allocation.gate.redis_gate import RedisGate
 from allocation.rebuild import fold
@@ -55,7 +55,7 @@ async def test_a_server_that_lacks_a_step_of_the_load_is_not_opened(
         return done
 
     monkeypatch.setattr(shard.gate, "load_step", step_that_is_lost)
-    with pytest.raises(Fenced):
+    with pytest.raises(GateUnverified, match="has not all"):
         await take_over_and_rebuild(shard.gate, shard.ledger, lambda _read, _through: None)
     assert await shard.gate.present_state() is None
     monkeypatch.undo()

@@ -14,6 +14,9 @@ from allocation.gate.redis_gate import RedisGate
 from allocation.gate.redis_reads import RedisReads
 from allocation.gate.servers import RedisServers, server_urls
 from allocation.ports import Identity
+from service.embedded.errors import StartError
+from service.settings import Settings, SettingsError
+from service.suitability import require_suitable_redis
 
 HOUR_MS = 3_600_000
 SHARD = 3
@@ -166,16 +169,20 @@ async def test_masters_change_places_and_back(
 async def test_a_promotion_beside_a_master_that_stays_one(
     pair: Pair, both: RedisServers, seller: Seller, database_url: str
 ) -> None:
-    """The one in use stays in use as long as it says that it is a master."""
+    """The one in use stays in use as long as it says that it is a master, though the other is named first."""
     await caught_up(pair.second, pair.first)
     await promote(pair.second)
-    before = await sold_on(pair.second)
-    await seller.shard.gate.prepare()
-    await seller.sell(5)
-    assert await sold_on(pair.second) == before
     await follow(pair.first, pair.second)
     await seller.sell(5)
-    assert await sold_on(pair.second) > before
+    await caught_up(pair.first, pair.second)
+    await promote(pair.first)
+    before = await sold_on(pair.first)
+    await seller.shard.gate.prepare()
+    await seller.sell(5)
+    assert await sold_on(pair.first) == before
+    await follow(pair.second, pair.first)
+    await seller.sell(5)
+    assert await sold_on(pair.first) > before
     await expect_one_truth(both, seller, database_url)
 
 
@@ -228,6 +235,15 @@ async def test_a_gate_that_is_only_read_finds_its_server(pair: Pair, both: Redis
     gate = RedisGate(both, SHARD, HOUR_MS, HOUR_MS)
     assert await gate.present_state() == (4, 7, "h")
     assert await gate.scan_stock(0, 10) == (0, {})
+
+
+async def test_a_gate_that_was_not_prepared_decides_nothing(both: RedisServers) -> None:
+    """It finds its server all the same, whose identity it cannot know."""
+    prepared = RedisGate(both, SHARD, HOUR_MS, HOUR_MS)
+    await prepared.prepare()
+    gate = RedisGate(both, SHARD, HOUR_MS, HOUR_MS, prepared.clock)
+    with pytest.raises(Fenced):
+        await gate.decide(1, Identity("nobody", "nobody"), [], 0)
 
 
 async def _read_only(pair: Pair, _decide: Any) -> None:
@@ -290,3 +306,35 @@ def test_urls_of_the_servers() -> None:
     ]
     for single in ("redis://a:1/0", "redis:///1", "unix://me:p@/tmp/a,b.sock?db=1"):
         assert server_urls(single) == [single]
+
+
+async def test_a_pair_is_suitable(pair: Pair) -> None:
+    """One may be away or a replica; where none is a master, or none is there, the start ends with a sentence."""
+    await require_suitable_redis(pair.url)
+    await pair.first.call("REPLICAOF", "127.0.0.1", 1)
+    with pytest.raises(StartError, match=r"^None of Redis at .*, Redis at .* is a master"):
+        await require_suitable_redis(pair.url)
+    with pytest.raises(StartError, match="is a replica; name its master"):
+        await require_suitable_redis(pair.second.url)
+    pair.first.kill()
+    await promote(pair.second)
+    await require_suitable_redis(pair.url)
+    pair.second.kill()
+    with pytest.raises(StartError, match=r"cannot be used.*cannot be used") as told:
+        await require_suitable_redis(pair.url)
+    assert PASSWORD not in str(told.value)
+
+
+@pytest.mark.parametrize(
+    "url", ["redis://a,,b", "redis://a,", "redis://,a", "redis://", "http://a"]
+)
+def test_urls_that_leave_a_server_out(url: str) -> None:
+    """A setting that names nothing between two commas is one sentence."""
+    with pytest.raises(SettingsError, match="RINGFENCE_REDIS_URL must be"):
+        Settings.from_environment({"RINGFENCE_REDIS_URL": url})
+
+
+@pytest.mark.parametrize("url", ["redis://u:p,@a:1,[::1]/0", "redis:///0", "unix:///tmp/a,b?db=1"])
+def test_urls_of_one_or_more(url: str) -> None:
+    """Commas elsewhere than between servers are part of what they stand in."""
+    assert Settings.from_environment({"RINGFENCE_REDIS_URL": url}).redis_url == url

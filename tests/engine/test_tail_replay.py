@@ -211,7 +211,7 @@ async def test_a_server_that_lost_a_step_is_not_opened(history: History, *, empt
             await set_back(history.redis, kept[0])
 
     gate.before, gate.after = keep, lose
-    with pytest.raises(Fenced):
+    with pytest.raises(GateUnverified):
         await history.take_over(gate)
     assert gate.steps[-1] == "open"
     assert await epoch_of(gate) == 0

@@ -11,19 +11,22 @@ from one_redis import OneRedis
 from redis.asyncio import Redis
 
 from allocation.audit import audit
+from allocation.checkpoints import write_checkpoint
 from allocation.commands import Confirm, Move, MovedLine, Movement, Release, Reserve, Wanted
 from allocation.errors import Closed, EngineError, GateUnverified
 from allocation.folding import FoldedState
 from allocation.gate.keys import shard_keys
 from allocation.gate.redis_gate import RedisGate
 from allocation.gate.redis_reads import RedisReads
+from allocation.history import history_from_checkpoint
 from allocation.journal import chain
 from allocation.ledger.postgres_findings import PostgresFindings
 from allocation.ledger.postgres_ledger import PostgresLedger
 from allocation.outcomes import Outcome
 from allocation.pipeline import Pipeline
+from allocation.rebuild import fold
 from allocation.takeover import take_over_and_rebuild
-from allocation.verification import ReadLedger, Verification
+from allocation.verification import Checkpoints, ReadLedger, Verification
 from allocation.watch import Finding, Place, Watch
 
 META, STOCK, RESERVATIONS, EVENTS, CONFIGURATION, DEADLINES, MOVES, _ = shard_keys(0)
@@ -339,7 +342,10 @@ async def test_checkpoints_are_kept(shard: Shard, redis: Redis) -> None:
 
     reads = RedisReads(OneRedis(redis), 0)
     verification = Verification(
-        reads, shard.ledger, cpu_share_max=1.0, keep_checkpoint=keep, checkpoint_entries=10
+        reads,
+        shard.ledger,
+        cpu_share_max=1.0,
+        checkpoints=Checkpoints(lambda: history_from_checkpoint(shard.ledger), keep, 10),
     )
     for count, expected in ((0, 0), (1, 1), (10, 1), (1, 2)):
         await shard.do(*(hold(f"c{count}-{expected}-{number}") for number in range(count)))
@@ -352,6 +358,136 @@ async def test_checkpoints_are_kept(shard: Shard, redis: Redis) -> None:
     assert (await verification.run_round()).drifts
     assert len(kept) == 2
     await reads.close()
+
+
+class RecordingLedger(PostgresLedger):
+    """The real ledger; it notes behind which entry each page was read."""
+
+    def __init__(self, database_url: str) -> None:
+        super().__init__(database_url, 0)
+        self.read_after: list[int] = []
+
+    async def read_with_hash(self, after_sequence: int, limit: int) -> list[tuple[int, str, bytes]]:
+        """Read as ever."""
+        self.read_after.append(after_sequence)
+        return await super().read_with_hash(after_sequence, limit)
+
+
+async def keep_none(*_state: object) -> None:
+    """Keep no checkpoint."""
+
+
+@pytest.fixture
+async def from_checkpoint(
+    shard: Shard, watched: Watched, database_url: str
+) -> AsyncIterator[tuple[RecordingLedger, int]]:
+    """Have the watch begin at a checkpoint, with entries after it; give the ledger that it reads, and where."""
+    await shard.do(Release("r2"))
+    sequence, last_hash = await durable_end(shard)
+    await write_checkpoint(shard.ledger, await fold(shard.ledger, sequence), sequence, last_hash)
+    await shard.do(hold("later"), Release("r3"))
+    ledger = RecordingLedger(database_url)
+    verification = Verification(
+        watched.reads,
+        ledger,
+        cpu_share_max=1.0,
+        checkpoints=Checkpoints(lambda: history_from_checkpoint(ledger), keep_none),
+    )
+    watched.verification = verification
+    watched.watch = Watch(shard.gate, ledger, watched.findings, verification, watched.found.append)
+    yield ledger, sequence
+    await ledger.close()
+
+
+async def durable_end(shard: Shard) -> tuple[int, str]:
+    """Say where the ledger ends."""
+    head = await shard.ledger.head()
+    return head.last_sequence, head.last_hash
+
+
+@pytest.mark.parametrize("name", ["stock figure", "deadline removed", "move removed", "extra move"])
+async def test_hand_edit_after_a_checkpoint(
+    watched: Watched, from_checkpoint: tuple[RecordingLedger, int], redis: Redis, name: str
+) -> None:
+    """A watch that began at a checkpoint reads what came after it, and finds every edit as any other does."""
+    ledger, sequence = from_checkpoint
+    edit, key, field, _ = EDITS[name]
+    assert await watched.look() is Place.VERIFIED
+    assert ledger.read_after[0] == sequence
+    await edit(redis)
+    assert await watched.look() is Place.REBUILT
+    (drift,) = watched.found[0].drifts
+    assert (drift.key, drift.field.startswith(field)) == (key, True)
+
+
+async def test_damaged_checkpoint_is_passed_over(
+    watched: Watched, from_checkpoint: tuple[RecordingLedger, int]
+) -> None:
+    """Where the checkpoint was changed, the watch begins at the first entry."""
+    await watched.ask("UPDATE checkpoint_part SET body = body || '\\x00' WHERE part = 1")
+    assert await watched.look() is Place.VERIFIED
+    assert from_checkpoint[0].read_after[0] == 0
+
+
+@pytest.mark.parametrize("after_start", [False, True])
+async def test_entry_before_the_checkpoint_is_checked(
+    watched: Watched, from_checkpoint: tuple[RecordingLedger, int], after_start: bool
+) -> None:
+    """An entry that the checkpoint spares the reading of is looked at all the same, and closes the shard."""
+    assert from_checkpoint[1] > 5
+    if after_start:
+        assert await watched.look() is Place.VERIFIED
+    await watched.ask("UPDATE ledger SET body = body || '\\x00' WHERE sequence = 5")
+    assert await watched.look() is Place.CLOSED
+    assert "Entry 5 of the ledger" in watched.found[0].broken
+
+
+async def scored_move(redis: Redis) -> None:
+    """Give a move another score, which takes it out of the order of all others."""
+    (member,) = await redis.zrange(MOVES, 1, 1)
+    await redis.zadd(MOVES, {member: -5})
+
+
+@pytest.mark.parametrize(
+    ("edit", "field"),
+    [
+        (scored_move, "MUG"),
+        (lambda redis: redis.zadd(MOVES, {"": 7}), ""),
+        (lambda redis: redis.zadd(MOVES, {"A": -1}), "A"),
+        (lambda redis: redis.zadd(MOVES, {"zz": 3}), "zz"),
+    ],
+)
+async def test_moves_of_other_scores(
+    watched: Watched, shard: Shard, redis: Redis, edit: Edit, field: str
+) -> None:
+    """A move whose score was changed is found, though the moves are read in the order of one score."""
+    lines = tuple(MovedLine("MUG", "LON", 1) for _ in range(3))
+    await shard.do(*(Move(f"m{n}", "", int(Movement.RECEIPT), 0, "", lines) for n in range(50)))
+    assert await watched.look() is Place.VERIFIED
+    await edit(redis)
+    assert await watched.look() is Place.REBUILT
+    assert [drift.field.partition("\\0")[0] for drift in watched.found[0].drifts] == [field]
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+async def test_small_pages_have_everything(
+    watched: Watched, shard: Shard, redis: Redis, count: int
+) -> None:
+    """However small the pages, and however many deadlines are the same, every member is read in order."""
+    await shard.pipeline.stop()
+    await redis.zadd(DEADLINES, {f"x{n}": n // 10 for n in range(40)})
+    await redis.zadd(MOVES, {f"m{n}": 0 for n in range(40)})
+    for key, name in ((6, DEADLINES), (7, MOVES)):
+        found, cursor = list[tuple[bytes, float]](), b""
+        while True:
+            page = await watched.reads.scan(key, cursor, count)
+            found += zip(page.fields, page.values, strict=True)
+            cursor = page.following
+            if not cursor:
+                break
+        assert list(dict(found).items()) == list(
+            dict(await redis.zrange(name, 0, -1, withscores=True)).items()
+        )
 
 
 async def test_a_hash_that_was_made_to_fit(watched: Watched) -> None:

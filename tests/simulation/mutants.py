@@ -3,7 +3,7 @@
 Nothing of this is in the engine. Each mutant is a world built of one replaced part, the smallest that takes the
 safeguard out, and each must be found out within a bounded number of seeds. The numbers that are missing are of
 safeguards that this level does not have: settings of real servers (M9), time-outs of keys in Redis (M10), and
-rules of the Lua that are compared with a model elsewhere (M12, M13).
+rules of the Lua (M12, M13). Those are taken away from real servers (tests/mutants).
 """
 
 import asyncio

@@ -12,12 +12,15 @@ from benchmarks import (
     availability,
     delta_latency,
     engine,
+    fence,
     one_at_a_time,
     open_loop,
     rebuild,
     redis_memory,
     reserve,
+    safety,
     service_memory,
+    verification,
 )
 from benchmarks.engine_alone import Addresses
 from benchmarks.figures import Figure, Settings, Target, percentile, row
@@ -43,6 +46,8 @@ TINY = Settings(
     reservations=200,
     ledger_skus=50,
     ledger_entries=400,
+    verified_skus=50,
+    verified_entries=400,
     open_requests_per_second=100.0,
     changes_per_second=50.0,
 )
@@ -208,6 +213,65 @@ def test_missed_target_is_shown() -> None:
     assert "met" in row(msgspec.structs.replace(figure, value=5.0))[-1]
 
 
+def turn(per_second: int, latency_ms: int, cpu_microseconds: int) -> safety.Turn:
+    """Make what one serving of two seconds would tell, with as many answers in the warm-up again."""
+    report = Report(
+        statuses={201: 4 * per_second},
+        measured=2 * per_second,
+        seconds=2.0,
+        all_seconds=4.0,
+        latencies_seconds=[latency_ms / 1e3] * 2 * per_second,
+        cpu_seconds=0.0,
+    )
+    return safety.Turn(report, 4e-6 * per_second * cpu_microseconds)
+
+
+def test_cost_of_safety_is_the_median_of_pairs() -> None:
+    """Both sides stand in the table, and each ratio is of turns that were taken side by side."""
+    now = [turn(900, 12, 90), turn(300, 30, 80), turn(960, 11, 88)]
+    before = [turn(1_000, 10, 80), turn(600, 15, 80), turn(1_000, 10, 80)]
+    shown = {
+        entry.question: row(entry)
+        for entry in safety.figures(TINY, now, before, same_packages=True)
+    }
+    reserve_now, reserve_before = (f"reserve, 4 connections, {side}" for side in ("now", "before"))
+    assert shown[reserve_now][1:4] == ("900 /s", "300 to 960", "4,320")
+    assert shown[reserve_before][1:4] == ("1,000 /s", "600 to 1,000", "5,200")
+    assert shown[f"{reserve_now}: p99"][1] == "12.00 ms"
+    assert shown[f"{reserve_before}: CPU of the service for one reservation"][1] == "80.00 us"
+    ratios = {name: cells[1:3] for name, cells in shown.items() if name.startswith("now ÷")}
+    assert ratios == {
+        "now ÷ before: reservations a second": ("0.90", "0.50 to 0.96"),
+        "now ÷ before: p50": ("1.20", "1.10 to 2.00"),
+        "now ÷ before: p99": ("1.20", "1.10 to 2.00"),
+        "now ÷ before: CPU for one reservation": ("1.10", "1.00 to 1.12"),
+    }
+
+
+def test_other_packages_are_named() -> None:
+    """Where the state before was made with other packages, the table says so."""
+    questions = [
+        entry.question
+        for entry in safety.figures(TINY, [turn(9, 9, 9)], [turn(9, 9, 9)], same_packages=False)
+    ]
+    assert "reserve, 4 connections, before (its requirements.lock differs)" in questions
+
+
+def test_checkout_without_history_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the commit to compare with is not there, one sentence says what is missing."""
+    monkeypatch.setattr(safety, "BEFORE", "0" * 40)
+    with pytest.raises(LoadFailed, match="clone with its whole history"):
+        safety.measure(TINY)
+
+
+def test_fence_is_timed(redis_url: str, database_url: str) -> None:
+    """What the fence costs is the difference of both functions, pair by pair, for each size of batch."""
+    figures = fence.figures(TINY, Addresses(redis_url, database_url))
+    assert len(figures) == 3 * len(fence.BATCHES)
+    for with_it, without, cost in zip(figures[::3], figures[1::3], figures[2::3], strict=True):
+        assert cost.each == [a - b for a, b in zip(with_it.each, without.each, strict=True)]
+
+
 @pytest.fixture(scope="module")
 def service() -> Iterator[Running]:
     """Give one service for all questions over HTTP."""
@@ -244,7 +308,7 @@ def test_acknowledged_but_absent_is_a_failure(service: Running) -> None:
         require_in_ledger(service, "checked", {201: report.answers + 1})
 
 
-@pytest.mark.parametrize("question", [engine, redis_memory, rebuild])
+@pytest.mark.parametrize("question", [engine, redis_memory, rebuild, verification])
 def test_question_to_the_engine(
     question: object, redis_url: str, database_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -7,7 +7,7 @@ import pytest
 from chaos import linear
 from chaos.handmade import sent, told
 from chaos.history import Attempt, Operation
-from chaos.linear import search
+from chaos.linear import GateClock, search
 
 SKU = "SAMPLED-0"
 SECOND_MS = 1_000
@@ -19,6 +19,8 @@ class Talk:
     def __init__(self, units: int = 2) -> None:
         self.attempts: list[Attempt] = []
         self.line, self.seconds = 0, 0.0
+        # By how much the gate's clock is ahead of the customers'.
+        self.ahead_ms = 0
         self.move("opening", "receipt", units)
 
     def ask(self, kind: str, key: str, body: Any = None) -> Attempt:
@@ -55,7 +57,8 @@ class Talk:
         self.grant(self.ask_for(key, units, ttl_seconds=ttl_seconds), units, ttl_seconds)
 
     def grant(self, attempt: Attempt, units: int, ttl_seconds: int = 60, **more: Any) -> None:
-        ends_at_ms = round(attempt.invoked_seconds * 1000) + ttl_seconds * SECOND_MS
+        now_ms = round(attempt.invoked_seconds * 1000) + self.ahead_ms
+        ends_at_ms = now_ms + ttl_seconds * SECOND_MS
         self.end(attempt, "ok", _shown("held", units, ends_at_ms), **more)
 
     def refuse(self, attempt: Attempt, units: int, available: int) -> None:
@@ -67,7 +70,7 @@ class Talk:
         self.end(self.ask(kind, key), "ok", _shown(state, units))
 
     def is_explained(self) -> bool:
-        return search(SKU, self.attempts, 0).complaint == ""
+        return search(SKU, self.attempts, GateClock(self.attempts)).complaint == ""
 
 
 def _shown(state: str, units: int, ends_at_ms: int = 0) -> dict[str, Any]:
@@ -120,6 +123,12 @@ def _end_by_itself(talk: Talk) -> None:
     talk.hold("b", 2)
 
 
+def _end_by_a_clock_that_is_ahead(talk: Talk) -> None:
+    talk.hold("a", 2)
+    talk.ahead_ms = 60 * SECOND_MS
+    talk.hold("b", 2)
+
+
 def _confirm_late(talk: Talk) -> None:
     talk.hold("a", 2, ttl_seconds=1)
     talk.seconds += 2
@@ -152,6 +161,7 @@ def _send_off(talk: Talk) -> None:
         _do_it_late,
         _never_do_it,
         _end_by_itself,
+        _end_by_a_clock_that_is_ahead,
         _confirm_late,
         _refuse_for_another_sku,
         _send_off,
@@ -260,7 +270,7 @@ def test_what_may_not_be_is_found(tell: Callable[[Talk], None]) -> None:
     """Answers that no order of events gives are a complaint that names a line."""
     talk = Talk()
     tell(talk)
-    assert "no order of events" in search(SKU, talk.attempts, 0).complaint
+    assert "no order of events" in search(SKU, talk.attempts, GateClock(talk.attempts)).complaint
 
 
 def test_a_search_that_is_given_up_has_no_verdict(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,4 +279,4 @@ def test_a_search_that_is_given_up_has_no_verdict(monkeypatch: pytest.MonkeyPatc
     talk = Talk()
     _answer_in_another_order(talk)
     _sell_one_after_the_other(talk)
-    assert search(SKU, talk.attempts, 0).complaint.startswith("unknown")
+    assert search(SKU, talk.attempts, GateClock(talk.attempts)).complaint.startswith("unknown")
