@@ -6,12 +6,13 @@ legs, now or after a crash, comes to the same end.
 
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 from msgspec import structs
 
 from allocation.commands import CheckLines, Order, ReadConfiguration, Release, Reserve
+from allocation.errors import NothingDone, OutcomeUnknown
 from allocation.journal import decode_channel
 from allocation.model import Reservation
 from allocation.outcomes import Outcome, State
@@ -135,7 +136,7 @@ class Carts:
             self._claims.settled(claim)
             return joined(in_order, Outcome.INSUFFICIENT_STOCK, claim.request)
         if len(held) < len(legs):
-            await self._directory.put(structs.replace(claim, shards=held))
+            await _after_the_legs(self._directory.put(structs.replace(claim, shards=held)))
         fresh = {decisions[shard].outcome for shard in held} - {Outcome.REPLAYED}
         if any(leg.state in {State.RELEASED, State.EXPIRED} for leg in legs.values()):
             # It has ended before it was complete.
@@ -199,6 +200,14 @@ class Carts:
 
 def _replaced_by(cart: Reserve | Order) -> str:
     return cart.replaces if isinstance(cart, Reserve) else ""
+
+
+async def _after_the_legs(writing: Awaitable[None]) -> None:
+    """Write down what the legs have come to. Raises OutcomeUnknown, since they have been taken by now."""
+    try:
+        await writing
+    except NothingDone:
+        raise OutcomeUnknown from None
 
 
 def _is_taken(cart: Reserve | Order, decision: Decision) -> bool:

@@ -54,6 +54,8 @@ class Movements:
         try:
             refusal = await self._check(movement) if len(parts) > 1 else None
             decision = refusal or await self.apply(movement)
+            if is_own and decision.outcome not in _DONE:
+                await self._claims.drop(wanted)
         except NothingDone:
             if len(parts) == 1:
                 raise
@@ -61,8 +63,6 @@ class Movements:
             raise OutcomeUnknown from None
         if decision.outcome in _DONE:
             self._claims.settled(standing)
-        elif is_own:
-            await self._claims.drop(wanted)
         return decision
 
     async def apply(self, movement: Move) -> Decision:

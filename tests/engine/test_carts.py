@@ -448,3 +448,21 @@ async def test_a_shard_that_refuses_at_once_leaves_no_answer_unheard(shards: Sha
     mend(shards, SECOND)
     gc.collect()
     assert unheard == []
+
+
+async def test_a_partial_cart_whose_claim_cannot_be_written_may_have_been_taken(
+    shards: Shards,
+) -> None:
+    """Its legs are held by then: whoever asked hears that, and a repeat has them."""
+    await shards.do(sole("r0", FIRST, UNITS))
+
+    async def refuse(_claim: Claim) -> None:
+        raise LedgerUnavailable
+
+    shards.claims.put = refuse  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown):
+        await shards.do(cart("r1", partial=True))
+    del shards.claims.put
+    assert await reserved(shards) == (UNITS, 1)
+    assert await outcome(shards, cart("r1", partial=True)) is Outcome.REPLAYED
+    assert await outcome(shards, Confirm("r1", "O1")) is Outcome.COMMITTED
