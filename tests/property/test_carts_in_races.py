@@ -5,6 +5,7 @@ from collections.abc import Awaitable
 from random import Random
 
 import pytest
+from cluster_chaos.mutants import MUTANTS
 from engine.many import DAY_MS, SHARDS, Shards
 from one_redis import OneRedis
 from redis.asyncio import Redis
@@ -120,6 +121,21 @@ class Shopper:
 @pytest.mark.parametrize("seed", range(4))
 async def test_carts_stay_whole(redis: Redis, database_url: str, seed: int) -> None:
     """What shoppers were told is so, no cart is half there, and every ledger stands up to its audit."""
+    await race(redis, database_url, seed)
+
+
+@pytest.mark.parametrize("mutant", ["settling-off", "give-back-left-out", "ends-not-expected"])
+async def test_a_safeguard_that_is_missing_is_seen(
+    redis: Redis, database_url: str, monkeypatch: pytest.MonkeyPatch, mutant: str
+) -> None:
+    """Without it a cart is left half there."""
+    MUTANTS[mutant](monkeypatch.setattr)
+    with pytest.raises(AssertionError):
+        await race(redis, database_url, 0)
+
+
+async def race(redis: Redis, database_url: str, seed: int) -> None:
+    """Let all shoppers go through their wishes, finish what was cut off, and check all there is."""
     async with (
         Shards.open(redis, database_url, limits=QUICK, settle_seconds=0.0) as first,
         Shards.open(redis, database_url, limits=QUICK, settle_seconds=0.0) as second,
