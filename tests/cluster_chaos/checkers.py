@@ -12,7 +12,7 @@ from chaos.checkers import (
     units_are_conserved,
 )
 from chaos.history import Attempt
-from chaos.order import milliseconds
+from chaos.order import milliseconds, real_time
 from chaos.record import Record, wanted_by_sku
 from cluster_chaos.record import Whole, own, shards_of
 from cluster_chaos.replaying import replay
@@ -149,6 +149,28 @@ def _refused_and_kept(whole: Whole) -> list[str]:
     return wrong
 
 
+def real_time_on_each_shard(whole: Whole) -> list[str]:
+    """C6: rows and answers are in the order of real time, for whatever lies on one shard alone."""
+    places: dict[str, set[int]] = defaultdict(set)
+    for attempt in whole.attempts:
+        if attempt.operation.kind in {"reserve", "move"}:
+            body = attempt.operation.body
+            places[attempt.operation.key] |= shards_of(body)
+            # What gives way to another cart ends without being asked for.
+            places[body.get("replaces", "")] |= {-1}
+    wrong: list[str] = []
+    for shard, record in enumerate(whole.shards):
+        sole = [
+            attempt
+            for attempt in record.attempts
+            if attempt.operation.kind in {"availability", "stock"}
+            or places.get(attempt.operation.key) == {shard}
+        ]
+        found = real_time(Record(sole, record.rows, record.final))
+        wrong += [f"shard {shard}: {complaint}" for complaint in found]
+    return wrong
+
+
 def ledgers_are_whole(whole: Whole) -> list[str]:
     """C8: no gap, every hash covers the one before, epochs and times never go back, the head is the end."""
     return _on_each(ledger_is_whole)(whole)
@@ -278,6 +300,7 @@ CHECKERS: dict[str, Callable[[Whole], list[str]]] = {
     "C3 no double apply": one_effect_a_key,
     "C4 no effect without cause": no_effect_without_cause,
     "C5 the model agrees": _on_each(replay),
+    "C6 real time on each shard": real_time_on_each_shard,
     "C8 the ledgers are whole": ledgers_are_whole,
     "C9 gate, ledger and HTTP agree": gates_are_ledgers,
     "C10 carts are whole over shards": carts_are_whole,

@@ -123,6 +123,8 @@ def _cut(attempts: Iterable[Attempt], shard: int) -> list[Attempt]:
             if known.kind == "availability" and attempt.verdict == "ok":
                 answer = attempt.answer
                 answer["items"] = [each for each in answer["items"] if _is_of(each, shard)]
+                if not answer["items"]:
+                    continue
                 told = _encode(answer)
             found.append(structs.replace(attempt, operation=operation, told=told))
     return found
