@@ -88,7 +88,7 @@ class Carts:
                 await self._release(asking, cart.reservation_id, taken)
                 self._claims.settled(claim)
                 return refusal
-        if replaced is not None and len(earlier) > 1:
+        if replaced is not None and len(replaced.shards) > 1:
             # It gives way shard by shard: where this process ends between two, somebody else goes on.
             replaced = await self._claims.expect(replaced)
         decisions = await self._ask_each(asking, cart, legs, earlier)
@@ -100,8 +100,7 @@ class Carts:
         if held and replaced is not None:
             # What has given way somewhere is lost everywhere.
             rest = {shard: leg for shard, leg in earlier.items() if shard not in held}
-            await self._release(asking, _replaced_by(cart), rest)
-        if replaced is not None:
+            await self._release(asking, replaced.subject, rest)
             self._claims.settled(replaced)
         if not _is_taken(cart, last):
             self._claims.settled(claim)

@@ -466,3 +466,13 @@ async def test_a_partial_cart_whose_claim_cannot_be_written_may_have_been_taken(
     assert await reserved(shards) == (UNITS, 1)
     assert await outcome(shards, cart("r1", partial=True)) is Outcome.REPLAYED
     assert await outcome(shards, Confirm("r1", "O1")) is Outcome.COMMITTED
+
+
+async def test_a_refused_replacement_calls_no_look_off(shards: Shards) -> None:
+    """The earlier cart was cut off itself, and is completed as if nobody had wanted its place."""
+    await begun(shards, cart("r1"))
+    too_much = sole("r2", SECOND, UNITS + 1, replaces="r1")
+    assert await outcome(shards, too_much) is Outcome.INSUFFICIENT_STOCK
+    await asyncio.sleep(2 * SETTLED_WRITE_SECONDS)
+    await settled(shards)
+    assert await reserved(shards) == (1, 1)
