@@ -19,9 +19,11 @@ CLIENTS = 24
 GIVE_UP = 0.3
 # And one of which nobody knows: then the service alone has to bring it to an end.
 GO_AWAY = 0.15
+# A confirmation is often late: several short holds have been granted since.
+LATE_AFTER, LATE_SHARE = 2, 0.6
 WISHES = {
     "reserve": 40,
-    "confirm": 14,
+    "confirm": 16,
     "release": 12,
     "extend": 6,
     "order": 5,
@@ -45,6 +47,8 @@ class Shopper(Customer):
         self._luck = Random(f"{seed}/{name}")  # noqa: S311 - chance, no secret
         self._mine = 0
         self._carts: deque[tuple[str, Any]] = deque(maxlen=6)
+        # Short holds that were granted; the first of them have expired by now.
+        self._short: deque[str] = deque()
 
     async def trade_until(self, is_over: Callable[[], bool]) -> None:
         """Do things until somebody says that it is over, and finish the last one."""
@@ -73,6 +77,8 @@ class Shopper(Customer):
             return None
         if kind in {"reserve", "confirm", "order"}:
             self._shop.note(answer)
+        if kind == "reserve" and body["ttl_seconds"] in SHORT_SECONDS:
+            self._short.append(key)
         return answer
 
     # What a client wants next.
@@ -101,6 +107,8 @@ class Shopper(Customer):
             )
         if kind == "reserve" or known is None:
             return self._reserve()
+        if kind == "confirm" and len(self._short) > LATE_AFTER and luck.random() < LATE_SHARE:
+            known = self._short.popleft()
         return self._go_on(kind, known)
 
     def _some_reservation(self) -> str | None:
