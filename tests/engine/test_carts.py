@@ -412,8 +412,23 @@ async def test_a_movement_that_is_claimed_is_never_said_to_be_undone(shards: Sha
     with pytest.raises(OutcomeUnknown):
         await shards.do(receipt("late", 2, 3))
     mend(shards, FIRST)
+    plain = shards.claims.claim
+
+    async def lose_the_answer(wanted: Claim) -> tuple[Claim, bool]:
+        await plain(wanted)
+        raise LedgerUnavailable
+
+    shards.claims.claim = lose_the_answer  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown):
+        await shards.do(receipt("later", 1, 1))
+    with pytest.raises(LedgerUnavailable):
+        await shards.do(cart("r1"))
+    del shards.claims.claim
     await settled(shards)
     assert await outcome(shards, receipt("late", 2, 3)) is Outcome.DUPLICATE
+    assert await outcome(shards, receipt("later", 1, 1)) is Outcome.DUPLICATE
+    # Of a cart nobody begins anything for a caller who has gone.
+    assert await reserved(shards) == (0, 0)
 
 
 async def test_a_confirmation_that_nobody_can_look_after_is_not_begun(shards: Shards) -> None:
