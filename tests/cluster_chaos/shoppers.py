@@ -1,6 +1,7 @@
 """Clients: each draws what it wants from its own chance, and asks until the answer is definite, or goes away."""
 
 import asyncio
+import time
 from collections import deque
 from collections.abc import Callable
 from random import Random
@@ -19,11 +20,11 @@ CLIENTS = 24
 GIVE_UP = 0.3
 # And one of which nobody knows: then the service alone has to bring it to an end.
 GO_AWAY = 0.15
-# A confirmation is often late: several short holds have been granted since.
-LATE_AFTER, LATE_SHARE = 2, 0.6
+# So many short holds are confirmed after they have expired.
+LATE_SHARE = 0.7
 WISHES = {
     "reserve": 40,
-    "confirm": 16,
+    "confirm": 12,
     "release": 12,
     "extend": 6,
     "order": 5,
@@ -47,8 +48,8 @@ class Shopper(Customer):
         self._luck = Random(f"{seed}/{name}")  # noqa: S311 - chance, no secret
         self._mine = 0
         self._carts: deque[tuple[str, Any]] = deque(maxlen=6)
-        # Short holds that were granted; the first of them have expired by now.
-        self._short: deque[str] = deque()
+        # Short holds that were granted, and when they will have expired.
+        self._short: deque[tuple[str, float]] = deque()
 
     async def trade_until(self, is_over: Callable[[], bool]) -> None:
         """Do things until somebody says that it is over, and finish the last one."""
@@ -78,13 +79,17 @@ class Shopper(Customer):
         if kind in {"reserve", "confirm", "order"}:
             self._shop.note(answer)
         if kind == "reserve" and body["ttl_seconds"] in SHORT_SECONDS:
-            self._short.append(key)
+            self._short.append((key, time.monotonic() + body["ttl_seconds"]))
         return answer
 
     # What a client wants next.
 
     def _wish(self) -> Wish:
         luck = self._luck
+        if self._short and self._short[0][1] < time.monotonic():
+            late, _ = self._short.popleft()
+            if luck.random() < LATE_SHARE:
+                return self._go_on("confirm", late)
         kind = luck.choices(list(WISHES), list(WISHES.values()))[0]
         known = self._some_reservation()
         if kind == "move":
@@ -107,8 +112,6 @@ class Shopper(Customer):
             )
         if kind == "reserve" or known is None:
             return self._reserve()
-        if kind == "confirm" and len(self._short) > LATE_AFTER and luck.random() < LATE_SHARE:
-            known = self._short.popleft()
         return self._go_on(kind, known)
 
     def _some_reservation(self) -> str | None:
