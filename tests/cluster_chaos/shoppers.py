@@ -97,22 +97,18 @@ class Shopper(Customer):
             return "move", event["event_id"], "POST", "/v1/movements", event
         if kind == "order":
             return self._order()
-        if kind == "stock":
-            sku = self._shop.some_sku(luck)
-            return "stock", sku, "GET", f"/v1/stock/{sku}", None
-        if kind == "availability":
-            skus = [self._shop.some_sku(luck) for _ in range(4)]
-            wanted = "&".join(f"sku={sku}" for sku in skus)
-            return (
-                "availability",
-                skus[0],
-                "GET",
-                f"/v1/availability?channel={CHANNEL}&{wanted}",
-                None,
-            )
+        if kind in {"stock", "availability"}:
+            return self._look(kind)
         if kind == "reserve" or known is None:
             return self._reserve()
         return self._go_on(kind, known)
+
+    def _look(self, kind: str) -> Wish:
+        first, *others = [self._shop.some_sku(self._luck) for _ in range(4)]
+        if kind == "stock":
+            return kind, first, "GET", f"/v1/stock/{first}", None
+        wanted = "&".join(f"sku={sku}" for sku in (first, *others))
+        return kind, first, "GET", f"/v1/availability?channel={CHANNEL}&{wanted}", None
 
     def _some_reservation(self) -> str | None:
         if self._carts and self._luck.random() < OWN_SHARE:
