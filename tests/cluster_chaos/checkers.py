@@ -143,9 +143,10 @@ def _refused_and_kept(whole: Whole) -> list[str]:
         kept = sorted(shard for shard, state in last.items() if state in {*_LIVE, *_SENT})
         if kind == "reserve" and "insufficient-stock" in slugs and kept:
             wrong.append(f"{key} was refused, and shards {kept} have it")
-        # On one shard a confirmation may be tried again.
-        if kind == "confirm" and "hold-lost" in slugs and len(last) > 1 and kept:
-            wrong.append(f"{key} was lost, and shards {kept} have it")
+        # On one shard a confirmation may be tried again; and what has been shipped stays so.
+        live = sorted(shard for shard, state in last.items() if state in _LIVE)
+        if kind == "confirm" and "hold-lost" in slugs and len(last) > 1 and live:
+            wrong.append(f"{key} was lost, and shards {live} have it")
     return wrong
 
 

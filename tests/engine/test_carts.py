@@ -364,15 +364,6 @@ async def test_what_has_given_way_on_one_shard_is_lost_on_all(shards: Shards) ->
     assert await reserved(shards) == (0, 2)
 
 
-async def test_a_partial_cart_that_has_nothing_leaves_the_earlier_hold(shards: Shards) -> None:
-    """Nothing has given way to it, on whatever shard."""
-    await shards.do(sole("r1", SECOND, 1))
-    await shards.do(sole("r2", FIRST, UNITS))
-    partial = sole("r3", FIRST, 1, partial=True, replaces="r1")
-    assert await outcome(shards, partial) is Outcome.INSUFFICIENT_STOCK
-    assert await reserved(shards) == (UNITS, 1)
-
-
 async def test_a_replacement_that_nobody_ended_is_completed(shards: Shards) -> None:
     """The earlier hold has given way on one shard, so it does on the other, which nobody asked yet."""
     await shards.do(cart("r1"))
