@@ -104,8 +104,9 @@ async def open_engine(
     async with AsyncExitStack() as stack:
         # What is stored for a sender is answered like a reservation: no operator's setting makes it less durable.
         durable = {"synchronous_commit": "on"}
+        # None is kept while nothing is asked: the pool would tell the log of every try to have it again.
         pool = await asyncpg.create_pool(
-            database_url, min_size=1, max_size=10, server_settings=durable
+            database_url, min_size=0, max_size=10, server_settings=durable
         )
         stack.push_async_callback(_close_pool, pool)
         servers = RedisServers(redis_url)

@@ -1,7 +1,9 @@
 """The embedded Redis: append-only file, no eviction, a password."""
 
 import os
+import shutil
 import signal
+import sys
 from typing import Any, ClassVar, cast
 
 from redis import Redis, RedisError
@@ -10,6 +12,9 @@ from service.embedded.ports import LOOPBACK
 from service.embedded.server import EmbeddedServer
 
 ANSWER_TIMEOUT_SECONDS = 1.0
+# A disk that was full may have left a hole in the middle, which Redis does not mend by itself.
+UNREADABLE_MARK = b"Bad file format reading the append only file"
+DAMAGED_FOLDER = "appendonlydir.damaged"
 
 CONFIGURATION = """\
 bind {host}
@@ -54,6 +59,16 @@ class RedisServer(EmbeddedServer):
             )
         if self.placement.account is not None:
             os.chown(path, *self.placement.account)
+
+    def mend(self) -> bool:
+        """Begin without the append-only file that Redis refuses to read: the ledger has all that was in it."""
+        if UNREADABLE_MARK not in self.log_path.read_bytes():
+            return False
+        damaged = self.folder / DAMAGED_FOLDER
+        shutil.rmtree(damaged, ignore_errors=True)
+        (self.folder / "appendonlydir").rename(damaged)
+        sys.stderr.write(f"ringfence: Redis cannot read its data; they are kept in {damaged}.\n")
+        return True
 
     def command(self) -> list[str]:
         return [str(self.placement.redis_binary), str(self.folder / "redis.conf")]

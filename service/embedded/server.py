@@ -81,11 +81,14 @@ class EmbeddedServer(ABC):
         if not self.has_ended():
             return self.answers()
         self.attempts += 1
-        if self._port_was_taken() and self.attempts < START_ATTEMPTS_MAX:
-            self.access.port = 0
+        if self.attempts < START_ATTEMPTS_MAX and self._can_try_again():
             self.start()
             return False
         raise StartError(f"{self.name} did not start: {self._reason()} (log: {self.log_path})")
+
+    def mend(self) -> bool:
+        """Put out of the way what kept the server from starting, where nothing is lost by that."""
+        return False
 
     def has_ended(self) -> bool:
         return self.process is None or self.process.poll() is not None
@@ -147,8 +150,11 @@ class EmbeddedServer(ABC):
                 signal_on_parent_death=self.signal_on_parent_death,
             )
 
-    def _port_was_taken(self) -> bool:
-        return b"Address already in use" in self.log_path.read_bytes()
+    def _can_try_again(self) -> bool:
+        if b"Address already in use" in self.log_path.read_bytes():
+            self.access.port = 0
+            return True
+        return self.mend()
 
     def _reason(self) -> str:
         """Say in a few words what the log says at length."""

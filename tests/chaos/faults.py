@@ -152,9 +152,10 @@ async def _fill_disk_of_postgres(world: World, fault: Fault) -> str:
     fill(world.postgres, await log_position_bytes(world.postgres) + room)
     await asyncio.sleep(fault.seconds)
     note = await _give_room(world.postgres, f"{room} bytes left")
-    # It may still be recovering, by itself.
+    # It may still be recovering by itself, or be about to end because it could not.
     async with asyncio.timeout(RECOVERY_SECONDS_MAX):
-        while not await _takes_statements(world.servers.database_url):  # noqa: ASYNC110 - a server tells nobody
+        while not await _takes_statements(world.servers.database_url):
+            await revive(world.postgres)
             await asyncio.sleep(LOOK_SECONDS)
     return note
 
@@ -248,6 +249,11 @@ async def _lose_reply(world: World, fault: Fault) -> str:
     return "dropped" if dropped else "none came by"
 
 
+async def _repeat_request(world: World, fault: Fault) -> str:
+    repeated = await _link(world, fault).repeat_next_request(REPLY_PATIENCE_SECONDS)
+    return "repeated" if repeated else "none came by"
+
+
 async def _reset(world: World, fault: Fault) -> str:
     _link(world, fault).reset()
     return ""
@@ -299,6 +305,7 @@ _ACTS: dict[str, Callable[[World, Fault], Awaitable[str]]] = {
     "postgres-disk-full": _fill_disk_of_postgres,
     "gate-reply-lost": _lose_reply,
     "commit-reply-lost": _lose_reply,
+    "gate-request-twice": _repeat_request,
     "link-reset": _reset,
     "link-cut": _cut(BOTH_WAYS),
     "requests-cut": _cut(frozenset({Way.REQUESTS})),

@@ -25,6 +25,7 @@ KINDS: dict[str, tuple[str, float, float]] = {
     "postgres-cancels": ("postgres", 0.2, 1.0),
     "gate-reply-lost": ("redis-link", 0.0, 0.0),
     "commit-reply-lost": ("postgres-link", 0.0, 0.0),
+    "gate-request-twice": ("redis-link", 0.0, 0.0),
     "link-reset": ("link", 0.0, 0.0),
     "link-cut": ("link", 0.2, 3.0),
     "requests-cut": ("link", 0.2, 3.0),

@@ -231,6 +231,7 @@ async def revive(server: EmbeddedServer) -> None:
     while True:
         with suppress(OSError, StartError):
             if server.has_ended():
+                server.mend()
                 server.revive()
             elif server.answers():
                 return

@@ -4,11 +4,15 @@ import asyncio
 import socket
 import struct
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from enum import Enum
 from typing import Any, Self
 
+import msgspec
+from chaos.repeating import Ghost
 from chaos.trace import Trace
+
+from allocation.commands import Extend
 
 # Closing then sends a reset, as a host does that has forgotten the connection.
 _RESET_ON_CLOSE = struct.pack("ii", 1, 0)
@@ -28,15 +32,23 @@ class Marks:
     """How the traffic that commits something is told from the rest.
 
     `connection` marks a connection by what is sent on it once, `request` each request (empty: all on a marked
-    connection), `reply` the answer that may be dropped (empty: any).
+    connection), `reply` the answer that may be dropped (empty: any), `once` what must not be said twice.
     """
 
-    def __init__(self, connection: bytes, request: bytes, reply: bytes) -> None:
-        self.connection, self.request, self.reply = connection, request, reply
+    def __init__(
+        self, connection: bytes, request: bytes, reply: bytes, once: bytes | None = None
+    ) -> None:
+        self.connection, self.request, self.reply, self.once = connection, request, reply, once
+
+    def may_come_twice(self, data: bytes) -> bool:
+        """Say whether a request means the same when it is heard again."""
+        return self.request in data and (self.once is None or self.once not in data)
 
 
 # An answer that names a client's reservation tells of something done; a call may also only have swept.
-GATE_MARKS = Marks(b"batch_", b"batch_", b"client-")
+# An extension counts from the moment at which it is heard: to hear it again is another one.
+EXTENSION = msgspec.msgpack.encode(Extend("", 0))[:2]
+GATE_MARKS = Marks(b"batch_", b"batch_", b"client-", EXTENSION)
 # One statement is one transaction: its status is sent with the commit's.
 LEDGER_MARKS = Marks(b"INSERT INTO ledger", b"", b"INSERT 0 ")
 
@@ -89,6 +101,8 @@ class _Pair:
         self.streams = {way: _Stream(link, way, self.note_passed) for way in Way}
         self.transports: dict[Way, Any] = {}
         self._is_marked = self.is_asking = self._has_ended = False
+        # What was said before the first request: who speaks, and with which password.
+        self._opening = b""
         self._number = link.trace.next_connection()
         self._received = dict.fromkeys(Way, 0)
         self._note("opens")
@@ -105,6 +119,11 @@ class _Pair:
         self._received[way] += len(data)
         if way is Way.REQUESTS:
             self._is_marked = self._is_marked or marks.connection in data
+            if not self._is_marked:
+                self._opening += data
+            elif self._link.requests_to_repeat and marks.may_come_twice(data):
+                self._link.repeat(self._opening, data)
+                self._note("request repeated")
             if self._is_marked and marks.request in data and not self.is_asking:
                 self.is_asking = True
                 self._link.loop.call_soon(self._link.on_commit)
@@ -181,13 +200,15 @@ class Link:
         self.latency_seconds = 0.0
         self.stopped: frozenset[Way] = frozenset()
         self.replies_to_drop = 0
+        self.requests_to_repeat = 0
         # Called just after something was sent that commits.
         self.on_commit: Callable[[], None] = lambda: None
         self.pairs: set[_Pair] = set()
         self.port = 0
         self._server: Any = None
-        self._connecting: set[asyncio.Task[None]] = set()
-        self._dropped = asyncio.Event()
+        self._connecting: set[asyncio.Task[object]] = set()
+        self._ghosts: list[Ghost] = []
+        self._dropped, self._repeated = asyncio.Event(), asyncio.Event()
 
     async def open(self) -> Self:
         """Begin to listen on a free port."""
@@ -198,6 +219,8 @@ class Link:
     def close(self) -> None:
         self._server.close()
         self.reset()
+        for ghost in self._ghosts:
+            ghost.end()
 
     @property
     def commits_in_flight(self) -> int:
@@ -243,6 +266,26 @@ class Link:
             self.replies_to_drop = 0
         return True
 
+    async def repeat_next_request(self, patience_seconds: float) -> bool:
+        """Let the next request that commits something arrive twice; False where none came by."""
+        self._repeated.clear()
+        self.requests_to_repeat = 1
+        try:
+            await asyncio.wait_for(self._repeated.wait(), patience_seconds)
+        except TimeoutError:
+            return False
+        finally:
+            self.requests_to_repeat = 0
+        return True
+
+    def repeat(self, opening: bytes, request: bytes) -> None:
+        """Say a request once more, over a connection of its own."""
+        self.requests_to_repeat -= 1
+        self._repeated.set()
+        ghost = Ghost(opening, request)
+        self._ghosts.append(ghost)
+        self._spawn(self.loop.create_connection(lambda: ghost, "127.0.0.1", self.target_port))
+
     def note_dropped(self) -> None:
         self.replies_to_drop -= 1
         self._dropped.set()
@@ -250,10 +293,19 @@ class Link:
     def _accept(self) -> asyncio.Protocol:
         pair = _Pair(self)
         self.pairs.add(pair)
-        task = self.loop.create_task(self._connect(pair))
-        self._connecting.add(task)
-        task.add_done_callback(self._connecting.discard)
+        self._spawn(self._connect(pair))
         return _Side(pair, Way.REQUESTS)
+
+    def _spawn(self, connecting: Coroutine[Any, Any, object]) -> None:
+        task = self.loop.create_task(connecting)
+        self._connecting.add(task)
+        task.add_done_callback(self._end_connecting)
+
+    def _end_connecting(self, task: "asyncio.Task[object]") -> None:
+        self._connecting.discard(task)
+        if not task.cancelled():
+            # A store that is away hears nothing twice.
+            task.exception()
 
     async def _connect(self, pair: _Pair) -> None:
         try:

@@ -120,6 +120,24 @@ async def test_only_replies_to_what_commits_are_dropped(link: Link, caller: Call
     assert not await dropping
 
 
+async def test_a_request_arrives_twice(store: Store, link: Link, caller: Caller) -> None:
+    """The second time over a connection that begins as the first did; the service hears one answer."""
+    caller.say(b"hello\n")
+    assert await caller.hear() == b"done hello\n"
+    repeating = asyncio.create_task(link.repeat_next_request(WAIT_SECONDS))
+    await asyncio.sleep(0)
+    caller.say(b"append 1\n")
+    assert await repeating
+    assert await caller.hear() == b"done append 1\n"
+    async with asyncio.timeout(WAIT_SECONDS):
+        while store.heard.count(b"append 1\n") < 2:  # noqa: ASYNC110 - the store tells nobody
+            await asyncio.sleep(0.01)
+    assert store.heard[: len(store.heard) // 2] * 2 == store.heard
+    caller.say(b"append 2\n")
+    assert await caller.hear() == b"done append 2\n"
+    assert store.heard.count(b"append 2\n") == 1
+
+
 @pytest.mark.parametrize("ways", [BOTH_WAYS, {Way.REQUESTS}, {Way.REPLIES}])
 async def test_what_is_held_arrives_late(
     store: Store, link: Link, caller: Caller, ways: frozenset[Way]

@@ -268,6 +268,16 @@ async def test_a_cart_that_replaces_another_never_loses_to_it(shards: Shards) ->
     assert await outcome(shards, Confirm("r3", "")) is Outcome.HOLD_LOST
 
 
+async def test_a_partial_cart_that_gets_nothing_replaces_nothing(shards: Shards) -> None:
+    """The earlier hold stays where it is, on the shards that the new cart touches and on the others."""
+    await shards.do(sole("r0", FIRST, UNITS))
+    await shards.do(sole("r1", SECOND, 2))
+    wish = sole("r2", FIRST, 1, partial=True, replaces="r1")
+    assert await outcome(shards, wish) is Outcome.INSUFFICIENT_STOCK
+    assert await reserved(shards) == (UNITS, 2)
+    assert await outcome(shards, Confirm("r1", "")) is Outcome.COMMITTED
+
+
 async def test_what_a_partial_cart_has_is_a_reservation_like_any(shards: Shards) -> None:
     """A shard that had nothing is no part of it, then or later."""
     await shards.do(sole("r0", FIRST, UNITS))
