@@ -213,10 +213,11 @@ class Run:
         self.recorder.close()
 
     async def _audit(self) -> None:
-        """Compare each gate with its ledger, now that nobody decides any more."""
+        """Compare each gate with its ledger. A hold may end just as the last service does: the next one appends it."""
         self.final["audits"] = audits = []
         url = self.world.postgres.url
         async with open_engine(Settings(), self.world.redis_url, url) as engine:
+            await engine.start()
             for shard in engine.shards:
                 found = await audit(shard.gate, shard.ledger, reads=shard.reads)
                 complaints = [*found.breaks, *found.oversold, *found.differences]
