@@ -213,7 +213,10 @@ class Run:
         self.recorder.close()
 
     async def _audit(self) -> None:
-        """Compare each gate with its ledger. A hold may end just as the last service does: the next one appends it."""
+        """Compare each gate with its ledger.
+
+        A hold may have ended just as the last service did. That is in the journal, and the next process appends it.
+        """
         self.final["audits"] = audits = []
         url = self.world.postgres.url
         async with open_engine(Settings(), self.world.redis_url, url) as engine:
