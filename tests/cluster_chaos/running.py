@@ -215,7 +215,7 @@ class Run:
     async def _audit(self) -> None:
         """Compare each gate with its ledger.
 
-        A hold may have ended just as the last service did. That is in the journal, and the next process appends it.
+        A hold may have ended just as the last service did: the next process appends that to the ledger.
         """
         self.final["audits"] = audits = []
         url = self.world.postgres.url
