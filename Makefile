@@ -7,7 +7,7 @@ SEED ?= 1
 FILE ?= ../shared/data/online-retail.csv.gz
 
 .DEFAULT_GOAL := help
-.PHONY: run test check bench chaos simulate replay lock clean help runtime dev
+.PHONY: run test check bench chaos chaos-cluster simulate replay lock clean help runtime dev
 
 run: runtime ## Set up what is missing and serve on 127.0.0.1:8080; Ctrl-C stops everything
 	@RINGFENCE_EXIT_WITH_PARENT=1 exec $(BIN)/ringfence up $(ARGS)
@@ -26,6 +26,9 @@ bench: runtime ## Run the benchmarks (ARGS=... is passed on)
 
 chaos: dev ## Break what three services stand on, and check what came of it (SEED=1, ARGS=...)
 	@PYTHONPATH=tests exec $(BIN)/python -m chaos run --seed $(SEED) $(ARGS)
+
+chaos-cluster: dev ## The same on a Redis Cluster, with carts over eight shards (SEED=1, ARGS=...)
+	@PYTHONPATH=tests exec $(BIN)/python -m cluster_chaos run --seed $(SEED) $(ARGS)
 
 simulate: dev ## Run many seeds of the simulated engine (ARGS="FIRST --count N")
 	@PYTHONPATH=tests exec $(BIN)/python -m simulation $(or $(ARGS),0 --count 20000)
@@ -47,8 +50,8 @@ clean: ## Remove .venv and caches; the data folder .ringfence stays
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 help: ## Show this list
-	@sed -n 's/^\([a-z]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
-		printf '  make %-8s %s\n' "$$name" "$$text"; done
+	@sed -n 's/^\([a-z-]*\):.*## /\1|/p' $(MAKEFILE_LIST) | while IFS='|' read -r name text; do \
+		printf '  make %-13s %s\n' "$$name" "$$text"; done
 
 runtime dev:
 	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \

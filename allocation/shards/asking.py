@@ -1,6 +1,7 @@
 """Asks shards, and says of a fault in the middle that more than nothing was done."""
 
-from collections.abc import Awaitable, Sequence
+import asyncio
+from collections.abc import Awaitable, Iterable, Sequence
 from typing import Protocol
 
 from allocation.commands import Command, ReadReservation
@@ -19,6 +20,17 @@ class Shard(Protocol):
     def require_open(self, command: Command) -> None:
         """Raise the NothingDone that a command would meet now."""
         ...
+
+
+async def ask_each(
+    shards: Sequence[Shard], commands: Iterable[tuple[int, Command]]
+) -> list[Decision]:
+    """Ask several shards at once, for what changes nothing. Raises the first fault, however soon it comes."""
+
+    async def ask(shard: int, command: Command) -> Decision:
+        return await shards[shard].submit(command)
+
+    return await asyncio.gather(*[ask(shard, command) for shard, command in commands])
 
 
 class Asking:

@@ -4,20 +4,20 @@ There is no decision but the legs' own. A refusal is remembered by the shard tha
 legs, now or after a crash, comes to the same end.
 """
 
-import asyncio
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 from msgspec import structs
 
 from allocation.commands import CheckLines, Order, ReadConfiguration, Release, Reserve
+from allocation.errors import NothingDone, OutcomeUnknown
 from allocation.journal import decode_channel
 from allocation.model import Reservation
 from allocation.outcomes import Outcome, State
 from allocation.ports import Decision
-from allocation.shards.asking import Asking, Shard
+from allocation.shards.asking import Asking, Shard, ask_each
 from allocation.shards.claims import RESERVATION, Claim, Claims
 from allocation.shards.directory import Directory
 from allocation.shards.legs import joined, least_far, legs_of, refused
@@ -60,46 +60,70 @@ class Carts:
             _encode(cart) if len(legs) > 1 else b"",
             self._now_ms(),
         )
-        standing = await self._directory.claim(wanted)
+        standing, is_own = await self._directory.claim(wanted)
         if standing.fingerprint != cart.fingerprint:
             return refused(Outcome.IDEMPOTENCY_MISMATCH, cart.reservation_id)
-        if wanted.request and not standing.is_young(wanted.made_at_ms, self._retention_ms):
-            # The shards may have forgotten what it was for: then this is a new cart, of which no leg is missing.
-            await self._directory.put(wanted)
-            await self._claims.expect(wanted.key)
-        decision = await self.take_legs(standing, cart)
-        if standing is wanted and decision.record is None:
+        if wanted.request and not is_own:
+            if not standing.is_young(wanted.made_at_ms, self._retention_ms):
+                # The shards may have forgotten what it was for: then this is a new cart, with no leg missing.
+                await self._directory.put(wanted)
+            # Whoever looked after the first attempt may have done so before there was anything to see.
+            standing = await self._claims.expect(standing)
+        decision = await self.take_legs(standing, cart, is_repeat=not is_own)
+        if is_own and decision.record is None:
             # Nothing was decided that is remembered: the key is as free as before.
             await self._directory.drop(wanted)
         return decision
 
-    async def take_legs(self, claim: Claim, cart: Reserve | Order) -> Decision:
+    async def take_legs(self, claim: Claim, cart: Reserve | Order, *, is_repeat: bool) -> Decision:
         """Take the legs that have not been taken, and give all back where one is refused."""
         legs = legs_of(cart, len(self._shards))
-        earlier: Legs = {}
-        if isinstance(cart, Reserve) and cart.replaces:
-            earlier = await self._earlier(cart.replaces)
-            if earlier and least_far([*earlier.values()]) in _PAST_HOLD:
-                return refused(Outcome.ALREADY_COMMITTED, cart.replaces)
-        if len(legs) > 1:
-            refusal = await self._check(cart, legs)
-            if refusal is not None:
-                return refusal
+        replaced, earlier = await self._earlier(cart)
         asking = Asking(self._shards)
+        refusal = await self._refusal(cart, legs, earlier)
+        if refusal is not None:
+            taken: Legs = await self._read(claim) if is_repeat else {}
+            # What is complete stays so, whatever has become of the rest since.
+            if len(taken) < len(claim.shards):
+                await self._release(asking, cart.reservation_id, taken)
+                self._claims.settled(claim)
+                return refusal
+        if replaced is not None and len(replaced.shards) > 1:
+            # It gives way shard by shard: where this process ends between two, somebody else goes on.
+            replaced = await self._claims.expect(replaced)
+        decisions = await self._ask_each(asking, cart, legs, earlier)
+        *_, last = decisions.values()
+        held = {shard for shard, made in decisions.items() if made.outcome in TAKEN}
+        if not _is_taken(cart, last):
+            await self._give_back(asking, cart.reservation_id, decisions)
+            held &= earlier.keys()
+        if held and replaced is not None:
+            # What has given way somewhere is lost everywhere.
+            rest = {shard: leg for shard, leg in earlier.items() if shard not in held}
+            await self._release(asking, replaced.subject, rest)
+            self._claims.settled(replaced)
+        if not _is_taken(cart, last):
+            self._claims.settled(claim)
+            return last
+        return await self._taken(asking, claim, cart, decisions)
+
+    async def _ask_each(
+        self,
+        asking: Asking,
+        cart: Reserve | Order,
+        legs: Mapping[int, Reserve | Order],
+        earlier: Legs,
+    ) -> dict[int, Decision]:
+        """Ask one shard after the other for its leg, up to the first that refuses."""
         decisions: dict[int, Decision] = {}
         for shard in _in_order(legs, earlier):
             leg = legs[shard]
             if isinstance(leg, Reserve) and earlier and shard not in earlier:
                 leg = structs.replace(leg, replaces="")
-            decisions[shard] = decision = await asking.change(shard, leg)
-            if decision.outcome not in TAKEN and not _is_partial(cart, decision):
-                await self._give_back(asking, cart.reservation_id, decisions)
-                self._settled(claim)
-                return decision
-        if any(decision.outcome in TAKEN for decision in decisions.values()):
-            for shard in earlier.keys() - legs.keys():
-                await asking.change(shard, Release(_replaced_by(cart), hold_only=True))
-        return await self._taken(asking, claim, cart, decisions)
+            decisions[shard] = await asking.change(shard, leg)
+            if not _is_taken(cart, decisions[shard]):
+                break
+        return decisions
 
     async def _taken(
         self, asking: Asking, claim: Claim, cart: Reserve | Order, decisions: Mapping[int, Decision]
@@ -108,16 +132,16 @@ class Carts:
         held = tuple(shard for shard, leg in legs.items() if leg.state is not State.REFUSED)
         in_order = [decisions[shard] for shard in legs]
         if not held:
-            self._settled(claim)
+            self._claims.settled(claim)
             return joined(in_order, Outcome.INSUFFICIENT_STOCK, claim.request)
         if len(held) < len(legs):
-            await self._directory.put(structs.replace(claim, shards=held))
+            await _after_the_legs(self._directory.put(structs.replace(claim, shards=held)))
         fresh = {decisions[shard].outcome for shard in held} - {Outcome.REPLAYED}
         if any(leg.state in {State.RELEASED, State.EXPIRED} for leg in legs.values()):
             # It has ended before it was complete.
             await self._give_back(asking, cart.reservation_id, decisions)
             fresh = set[Outcome]()
-        self._settled(claim)
+        self._claims.settled(claim)
         return joined(in_order, fresh.pop() if fresh else Outcome.REPLAYED, claim.request)
 
     async def _give_back(
@@ -127,15 +151,28 @@ class Carts:
             if decision.record is not None and decision.record.state is State.HELD:
                 await asking.change(shard, Release(reservation_id, hold_only=True))
 
+    async def _release(self, asking: Asking, reservation_id: str, legs: Legs) -> None:
+        for shard, leg in legs.items():
+            if leg.state in {State.HELD, State.EXPIRED}:
+                await asking.change(shard, Release(reservation_id, hold_only=True))
+
+    async def _refusal(
+        self, cart: Reserve | Order, legs: Mapping[int, Reserve | Order], earlier: Legs
+    ) -> Decision | None:
+        """Say why no leg is asked for at all."""
+        if earlier and least_far([*earlier.values()]) in _PAST_HOLD:
+            return refused(Outcome.ALREADY_COMMITTED, _replaced_by(cart))
+        return await self._check(cart, legs) if len(legs) > 1 else None
+
     async def _check(
         self, cart: Reserve | Order, legs: Mapping[int, Reserve | Order]
     ) -> Decision | None:
         """Refuse what names something unknown before any leg is taken: such a refusal is not remembered."""
         checks = [
-            self._shards[shard].submit(CheckLines(tuple(line.sku for line in leg.lines), ()))
+            (shard, CheckLines(tuple(line.sku for line in leg.lines), ()))
             for shard, leg in legs.items()
         ]
-        for decision in await asyncio.gather(*checks):
+        for decision in await ask_each(self._shards, checks):
             if decision.outcome is not Outcome.FOUND:
                 return decision
         pins = {line.location for line in cart.lines} - {""}
@@ -148,27 +185,36 @@ class Carts:
                 return refused(Outcome.UNKNOWN_LOCATION, min(unknown)) if unknown else None
         return refused(Outcome.UNKNOWN_CHANNEL, cart.channel)
 
-    async def _earlier(self, reservation_id: str) -> Legs:
-        known = self._directory.known(reservation_id)
-        claim = known or await self._directory.find(reservation_id)
-        if claim is None:
-            return {}
-        asking = Asking(self._shards)
-        legs = {shard: await asking.read(shard, reservation_id) for shard in claim.shards}
-        return {shard: leg for shard, leg in legs.items() if leg is not None}
+    async def _earlier(self, cart: Reserve | Order) -> tuple[Claim | None, Legs]:
+        """Find the hold that a cart replaces, and its legs; nothing where there is none."""
+        name = _replaced_by(cart)
+        claim = self._directory.known(name) or await self._directory.find(name) if name else None
+        return claim, await self._read(claim) if claim is not None else {}
 
-    def _settled(self, claim: Claim) -> None:
-        if claim.request:
-            self._claims.settled(claim.key)
+    async def _read(self, claim: Claim) -> Legs:
+        asking = Asking(self._shards)
+        legs = {shard: await asking.read(shard, claim.subject) for shard in claim.shards}
+        return {shard: leg for shard, leg in legs.items() if leg is not None}
 
 
 def _replaced_by(cart: Reserve | Order) -> str:
     return cart.replaces if isinstance(cart, Reserve) else ""
 
 
-def _is_partial(cart: Reserve | Order, decision: Decision) -> bool:
-    may_be = isinstance(cart, Reserve) and cart.partial
-    return may_be and decision.outcome is Outcome.INSUFFICIENT_STOCK
+async def _after_the_legs(writing: Awaitable[None]) -> None:
+    """Write down what the legs have come to. Raises OutcomeUnknown, since they have been taken by now."""
+    try:
+        await writing
+    except NothingDone:
+        raise OutcomeUnknown from None
+
+
+def _is_taken(cart: Reserve | Order, decision: Decision) -> bool:
+    """Say whether a cart goes on: a partial one does without what a shard has not."""
+    may_lack = isinstance(cart, Reserve) and cart.partial
+    return decision.outcome in TAKEN or (
+        may_lack and decision.outcome is Outcome.INSUFFICIENT_STOCK
+    )
 
 
 def _in_order(legs: Mapping[int, Reserve | Order], earlier: Legs) -> list[int]:

@@ -5,6 +5,7 @@ decided, and is unique: the same key with another request, on other shards, cann
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from typing import Protocol
 
 from msgspec import Struct
@@ -14,13 +15,17 @@ RESERVATION, MOVEMENT = "r", "e"
 
 
 class Claim(Struct, frozen=True):
-    """What a key stands for. `request` is the packed command where several shards have a part of it; or empty."""
+    """What a key stands for. `request` is the packed command where several shards have a part of it; or empty.
+
+    `settle_at` is when somebody looks whether the shards agree, by the clock of Postgres; None for never.
+    """
 
     key: str
     fingerprint: str
     shards: tuple[int, ...]
     request: bytes = b""
     made_at_ms: int = 0
+    settle_at: datetime | None = None
 
     @property
     def subject(self) -> str:
@@ -35,8 +40,8 @@ class Claim(Struct, frozen=True):
 class Claims(Protocol):
     """Remembers claims. Raises LedgerUnavailable for every fault."""
 
-    async def claim(self, wanted: Claim) -> Claim:
-        """Make a claim, and give the one that stands: this one, or an earlier one for the same key."""
+    async def claim(self, wanted: Claim) -> tuple[Claim, bool]:
+        """Make a claim; give the one that stands, and whether it is this one or an earlier one for the key."""
         ...
 
     async def find(self, key: str) -> Claim | None:
@@ -51,12 +56,12 @@ class Claims(Protocol):
         """Say that a key is on other shards than was claimed, or that its claim was lost."""
         ...
 
-    async def expect(self, key: str) -> None:
-        """Have somebody look in a while whether all shards of a claim agree."""
+    async def expect(self, claim: Claim) -> Claim:
+        """Have somebody look in a while whether all shards of a claim agree; give the claim with that time."""
         ...
 
-    def settled(self, key: str) -> None:
-        """Say, at leisure, that they do."""
+    def settled(self, claim: Claim) -> None:
+        """Say, at leisure, that they do. A look that others have asked for since is not called off."""
         ...
 
     async def take_unsettled(self, limit: int) -> Sequence[Claim]:

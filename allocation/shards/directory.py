@@ -1,12 +1,11 @@
 """Finds out which shards a key is on."""
 
-import asyncio
 from collections import OrderedDict
 from collections.abc import Sequence
 
 from allocation.commands import ReadReservation
 from allocation.model import Reservation
-from allocation.shards.asking import Shard
+from allocation.shards.asking import Shard, ask_each
 from allocation.shards.claims import RESERVATION, Claim, Claims
 from allocation.shards.legs import shards_named_by, whole_fingerprint
 
@@ -21,12 +20,16 @@ class Directory:
         self._shards, self._claims = shards, claims
         self._known: OrderedDict[str, Claim] = OrderedDict()
 
-    async def claim(self, wanted: Claim) -> Claim:
-        """Make a claim, and give the one that stands. Raises LedgerUnavailable: nothing was done."""
+    async def claim(self, wanted: Claim) -> tuple[Claim, bool]:
+        """Make a claim; give the one that stands, and whether it is this one.
+
+        Raises LedgerUnavailable: nothing was done.
+        """
         known = self._known.get(wanted.key)
         if known is not None and known.fingerprint == wanted.fingerprint:
-            return known
-        return self._remember(await self._claims.claim(wanted))
+            return known, False
+        standing, is_own = await self._claims.claim(wanted)
+        return self._remember(standing), is_own
 
     async def drop(self, claim: Claim) -> None:
         """Forget a claim that came to nothing."""
@@ -54,7 +57,9 @@ class Directory:
 
     async def _discover(self, reservation_id: str) -> Claim | None:
         read = ReadReservation(reservation_id)
-        decisions = await asyncio.gather(*[shard.submit(read) for shard in self._shards])
+        decisions = await ask_each(
+            self._shards, [(shard, read) for shard in range(len(self._shards))]
+        )
         records = {shard: decision.record for shard, decision in enumerate(decisions)}
         found: dict[int, Reservation] = {
             shard: record for shard, record in records.items() if record is not None

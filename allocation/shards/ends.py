@@ -58,9 +58,9 @@ class Ends:
     async def _ask_legs(self, claim: Claim, legs: Legs, command: OfOne) -> Decision:
         match command:
             case Confirm():
-                return await self._expecting(claim, self.confirm(claim, legs, command))
+                return await self._expecting(claim, lambda: self.confirm(claim, legs, command))
             case Release():
-                return await self._expecting(claim, self.release(claim, legs))
+                return await self._expecting(claim, lambda: self.release(claim, legs))
             case Extend():
                 return await self._extend(claim, legs, command)
             case ReadReservation():
@@ -119,9 +119,9 @@ class Ends:
             decisions.append(decision)
         return joined(decisions, Outcome.EXTENDED, claim.request)
 
-    async def _expecting(self, claim: Claim, work: Awaitable[Decision]) -> Decision:
+    async def _expecting(self, claim: Claim, work: Callable[[], Awaitable[Decision]]) -> Decision:
         """Do a work that somebody finishes where this process does not."""
-        await self._claims.expect(claim.key)
-        decision = await work
-        self._claims.settled(claim.key)
+        expected = await self._claims.expect(claim)
+        decision = await work()
+        self._claims.settled(expected)
         return decision

@@ -22,7 +22,7 @@ from allocation.commands import (
 from allocation.errors import NothingDone, OutcomeUnknown
 from allocation.outcomes import Outcome
 from allocation.ports import Decision
-from allocation.shards.asking import Shard
+from allocation.shards.asking import Shard, ask_each
 from allocation.shards.carts import Carts
 from allocation.shards.directory import Directory
 from allocation.shards.ends import Ends
@@ -102,10 +102,7 @@ class ManyShards:
         skus: dict[int, list[str]] = {0: []}
         for sku in command.skus:
             skus.setdefault(shard_of(sku, count), []).append(sku)
-        checks = [
-            self._shards[shard].submit(CheckLines(tuple(own), command.locations))
-            for shard, own in skus.items()
-        ]
-        decisions = await asyncio.gather(*checks)
+        checks = [(shard, CheckLines(tuple(own), command.locations)) for shard, own in skus.items()]
+        decisions = await ask_each(self._shards, checks)
         refusals = (made for made in decisions if made.outcome is not Outcome.FOUND)
         return next(refusals, decisions[0])

@@ -7,6 +7,7 @@ import msgspec
 from msgspec import structs
 
 from allocation.commands import CheckLines, Move, Movement
+from allocation.errors import NothingDone, OutcomeUnknown
 from allocation.outcomes import Outcome
 from allocation.ports import Decision
 from allocation.shards.asking import Asking, Shard
@@ -37,22 +38,29 @@ class Movements:
         parts = self._parts(movement)
         for shard, part in parts.items():
             self._shards[shard].require_open(part)
-        if len(parts) > 1 and not movement.occurred_at_ms:
+        if len(parts) == 1:
+            return await self._move(movement, b"")
+        if not movement.occurred_at_ms:
             # It happened once, however late its last part is applied.
             movement = structs.replace(movement, occurred_at_ms=self._now_ms())
-        wanted = Claim(
-            MOVEMENT + movement.event_key,
-            movement.fingerprint,
-            tuple(parts),
-            _encode(movement) if len(parts) > 1 else b"",
-            self._now_ms(),
-        )
-        standing = await self._claims.claim(wanted)
-        if standing.fingerprint != movement.fingerprint:
+        try:
+            return await self._move(movement, _encode(movement))
+        except NothingDone:
+            # Once it is claimed somebody applies it, sooner or later; and a claim may be made and not be answered.
+            raise OutcomeUnknown from None
+
+    async def _move(self, movement: Move, request: bytes) -> Decision:
+        parts = tuple(self._parts(movement))
+        key, fingerprint = MOVEMENT + movement.event_key, movement.fingerprint
+        wanted = Claim(key, fingerprint, parts, request, self._now_ms())
+        standing, is_own = await self._claims.claim(wanted)
+        if standing.fingerprint != fingerprint:
             return refused(Outcome.IDEMPOTENCY_MISMATCH, movement.event_key)
-        refusal = await self._check(movement) if len(parts) > 1 else None
+        refusal = await self._check(movement) if request else None
         decision = refusal or await self.apply(movement)
-        if decision.outcome not in _DONE and standing is wanted:
+        if decision.outcome in _DONE:
+            self._claims.settled(standing)
+        elif is_own:
             await self._claims.drop(wanted)
         return decision
 
@@ -67,7 +75,6 @@ class Movements:
                 return decision
             if decision.outcome is Outcome.APPLIED:
                 applied = decision
-        self._claims.settled(MOVEMENT + movement.event_key)
         assert decision is not None, "Bug: a movement without lines"
         return applied or decision
 

@@ -6,9 +6,10 @@ A claim is no part of the ledger. Where a promoted standby lacks one, the shards
 import asyncio
 import time
 from collections.abc import Sequence
+from datetime import datetime
 
 import asyncpg
-from msgspec import Struct
+from msgspec import Struct, structs
 
 from allocation.errors import LedgerUnavailable
 from allocation.ledger.postgres_ledger import FAULTS
@@ -27,7 +28,7 @@ SETTLED_WRITE_SECONDS = 0.2
 
 class _Waiting(Struct, frozen=True):
     wanted: Claim
-    standing: "asyncio.Future[Claim]"
+    standing: "asyncio.Future[tuple[Claim, bool]]"
     since: float
 
 
@@ -41,7 +42,7 @@ class PostgresClaims:
         self._inserting: asyncio.Task[None] | None = None
         # Since when the oldest of what is being inserted waits.
         self._since = 0.0
-        self._settled: set[str] = set()
+        self._settled: dict[str, datetime] = {}
         self._writing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
@@ -56,11 +57,11 @@ class PostgresClaims:
         """For how long the oldest claim has waited to be made."""
         return time.monotonic() - self._since if self._since else 0.0
 
-    async def claim(self, wanted: Claim) -> Claim:
-        """Make a claim, and give the one that stands. Raises LedgerUnavailable."""
+    async def claim(self, wanted: Claim) -> tuple[Claim, bool]:
+        """Make a claim; give the one that stands, and whether it is this one. Raises LedgerUnavailable."""
         if self.lag_seconds > LAG_SECONDS_MAX:
             raise LedgerUnavailable
-        standing: asyncio.Future[Claim] = asyncio.get_running_loop().create_future()
+        standing: asyncio.Future[tuple[Claim, bool]] = asyncio.get_running_loop().create_future()
         self._waiting.append(_Waiting(wanted, standing, time.monotonic()))
         if self._inserting is None:
             self._inserting = asyncio.create_task(self._insert_all())
@@ -78,14 +79,24 @@ class PostgresClaims:
         """Say which shards a key is on, where its claim said otherwise or was lost. Raises LedgerUnavailable."""
         await self._execute("put", claim.key, claim.fingerprint, claim.shards, claim.request)
 
-    async def expect(self, key: str) -> None:
-        """Have somebody look in a while whether all shards of a claim agree. Raises LedgerUnavailable."""
-        self._settled.discard(key)
-        await self._execute("expect", key, self._settle_seconds)
+    async def expect(self, claim: Claim) -> Claim:
+        """Have somebody look in a while whether all shards of a claim agree; give the claim with that time.
 
-    def settled(self, key: str) -> None:
-        """Say, at leisure, that they do."""
-        self._settled.add(key)
+        Raises LedgerUnavailable.
+        """
+        try:
+            settle_at = await self._pool.fetchval(
+                self._queries["expect"], claim.key, self._settle_seconds, timeout=TIMEOUT_SECONDS
+            )
+        except FAULTS as fault:
+            raise LedgerUnavailable from fault
+        return structs.replace(claim, settle_at=settle_at)
+
+    def settled(self, claim: Claim) -> None:
+        """Say, at leisure, that they do. A look that others have asked for since is not called off."""
+        if claim.settle_at is None:
+            return
+        self._settled[claim.key] = claim.settle_at
         if self._writing is None:
             self._writing = asyncio.create_task(self._write_settled())
 
@@ -123,8 +134,8 @@ class PostgresClaims:
                 self._settle_seconds,
                 timeout=TIMEOUT_SECONDS,
             )
-            standing = {row[0]: wanted[row[0]] for row in rows}
-            standing |= await self._find([key for key in wanted if key not in standing])
+            made = {key: structs.replace(wanted[key], settle_at=at) for key, at in rows}
+            standing = made | await self._find([key for key in wanted if key not in made])
         except (*FAULTS, LedgerUnavailable):
             _fail(batch)
             return
@@ -134,15 +145,17 @@ class PostgresClaims:
                 # It was dropped between the two statements.
                 _fail([waiting])
             elif not waiting.standing.done():
-                waiting.standing.set_result(claim)
+                is_own = waiting.wanted is wanted[claim.key] and claim.key in made
+                waiting.standing.set_result((claim, is_own))
 
     async def _write_settled(self) -> None:
         try:
             while self._settled:
                 await asyncio.sleep(SETTLED_WRITE_SECONDS)
-                keys, self._settled = self._settled, set()
+                done, self._settled = sorted(self._settled.items()), {}
                 # What is not written is looked at once more than it needs to be.
-                await self._execute("settled", sorted(keys))
+                keys, times = [key for key, _ in done], [settle_at for _, settle_at in done]
+                await self._execute("settled", keys, times)
         except LedgerUnavailable:
             return
         finally:
@@ -157,7 +170,7 @@ class PostgresClaims:
             rows = await self._pool.fetch(self._queries[query], *arguments, timeout=TIMEOUT_SECONDS)
         except FAULTS as fault:
             raise LedgerUnavailable from fault
-        return [Claim(row[0], row[1], tuple(row[2]), row[3], int(row[4])) for row in rows]
+        return [Claim(row[0], row[1], tuple(row[2]), row[3], int(row[4]), row[5]) for row in rows]
 
     async def _execute(self, query: str, *arguments: object) -> None:
         try:

@@ -59,17 +59,18 @@ class Settling:
         request = _decode_request(claim.request) if claim.request else None
         if isinstance(request, Move):
             await self._movements.apply(request)
+            self._claims.settled(claim)
             return
         legs = await self._ends.legs(claim)
         states = {leg.state for leg in legs.values()}
         if request is not None and legs and not states & _ENDED and len(legs) < len(claim.shards):
-            await self._carts.take_legs(claim, request)
+            await self._carts.take_legs(claim, request, is_repeat=True)
         elif State.RELEASED in states or (len(legs) < len(claim.shards) and states & _ENDED):
             await self._release(claim, legs)
         elif states & _COMMITTED and states & {State.HELD, State.EXPIRED}:
             order_id = next((leg.order_id for leg in legs.values() if leg.order_id), "")
             await self._ends.confirm(claim, legs, Confirm(claim.subject, order_id))
-        self._claims.settled(claim.key)
+        self._claims.settled(claim)
 
     async def _release(self, claim: Claim, legs: Legs) -> None:
         asking = Asking(self._shards)

@@ -1,6 +1,7 @@
 """Carts over several shards: whole or not at all, whoever stops in the middle, and finished by somebody else."""
 
 import asyncio
+import gc
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -9,6 +10,7 @@ from engine.many import SHARDS, Shards
 from redis.asyncio import Redis
 
 from allocation.commands import (
+    CheckLines,
     Command,
     ConfigureChannel,
     ConfigureLocation,
@@ -24,8 +26,10 @@ from allocation.commands import (
     Reserve,
     Wanted,
 )
-from allocation.errors import GateUnverified, OutcomeUnknown
+from allocation.errors import GateUnverified, LedgerUnavailable, OutcomeUnknown
 from allocation.outcomes import Outcome, State
+from allocation.shards.claims import Claim
+from allocation.shards.postgres_claims import SETTLED_WRITE_SECONDS
 from allocation.shards.routing import shard_of
 
 UNITS = 5
@@ -93,13 +97,13 @@ async def outcome(shards: Shards, command: Command) -> Outcome:
     return (await shards.do(command))[0].outcome
 
 
-def cut_off(shards: Shards, sku: str) -> None:
+def cut_off(shards: Shards, sku: str, kind: type[Command] = Reserve) -> None:
     """Let the shard of a SKU refuse carts from now on, after it was asked whether it is open."""
     pipeline = shards.pipeline_of(sku)
     plain = pipeline.submit
 
     def refuse(command: Command) -> object:
-        if isinstance(command, Reserve):
+        if isinstance(command, kind):
             raise GateUnverified
         return plain(command)
 
@@ -161,13 +165,15 @@ async def test_a_cart_that_was_cut_off_is_completed_by_a_repeat(shards: Shards) 
     assert await reserved(shards) == (1, 1)
 
 
-async def begun(shards: Shards, command: Command) -> None:
-    """Let a process begin a work and end before it reaches the second shard, nobody being told."""
-    pipeline = shards.pipeline_of(SECOND)
+async def begun(
+    shards: Shards, command: Command, sku: str = SECOND, at: type[Command] | None = None
+) -> None:
+    """Let a process begin a work and end before it reaches the shard of a SKU, nobody being told."""
+    pipeline = shards.pipeline_of(sku)
     plain, stopped = pipeline.submit, asyncio.Event()
 
     def stop(asked: Command) -> object:
-        if isinstance(asked, type(command)):
+        if isinstance(asked, at or type(command)):
             stopped.set()
             return asyncio.get_running_loop().create_future()
         return plain(asked)
@@ -178,7 +184,7 @@ async def begun(shards: Shards, command: Command) -> None:
     answer.cancel()
     for task in [*shards.many._under_way]:
         task.cancel()
-    mend(shards, SECOND)
+    mend(shards, sku)
 
 
 async def test_a_reservation_that_nobody_ended_is_completed(shards: Shards) -> None:
@@ -339,3 +345,150 @@ async def test_a_key_that_is_used_again_much_later_is_a_new_cart(
         await settled(shards)
         assert await outcome(shards, Confirm("r1", "")) is Outcome.COMMITTED
         assert await committed(shards) == (1, 1)
+
+
+async def test_a_confirmation_is_finished_though_the_hold_has_just_been_settled(
+    shards: Shards, redis: Redis, database_url: str
+) -> None:
+    """What another process writes late, of what it did before, calls no newer look off."""
+    async with Shards.open(redis, database_url, settle_seconds=0.0) as other:
+        await shards.do(cart("r1"))
+        # The first process has not written yet that the hold is whole.
+        await begun(other, Confirm("r1", "O1"))
+        await asyncio.sleep(2 * SETTLED_WRITE_SECONDS)
+        await settled(shards)
+        assert await committed(shards) == (1, 1)
+
+
+async def test_what_has_given_way_on_one_shard_is_lost_on_all(shards: Shards) -> None:
+    """Whether the cart that wanted its place is refused later, or what it has is partial."""
+    await shards.do(cart("r1"))
+    too_much = cart("r2", 2, UNITS + 1, replaces="r1")
+    assert await outcome(shards, too_much) is Outcome.INSUFFICIENT_STOCK
+    assert await reserved(shards) == (0, 0)
+    assert await outcome(shards, Confirm("r1", "")) is Outcome.HOLD_LOST
+    await shards.do(cart("r3"))
+    await shards.do(receipt("damage", -UNITS - 1, 0))
+    partial = cart("r4", 2, 2, replaces="r3", partial=True)
+    assert await outcome(shards, partial) is Outcome.HELD
+    assert await reserved(shards) == (0, 2)
+
+
+async def test_a_replacement_that_nobody_ended_is_completed(shards: Shards) -> None:
+    """The earlier hold has given way on one shard, so it does on the other, which nobody asked yet."""
+    await shards.do(cart("r1"))
+    # Nobody looks after the earlier hold any more.
+    await asyncio.sleep(2 * SETTLED_WRITE_SECONDS)
+    await begun(shards, sole("r2", FIRST, 2, replaces="r1"), at=Release)
+    assert await reserved(shards) == (2, 1)
+    await settled(shards)
+    assert await reserved(shards) == (2, 0)
+
+
+async def test_a_repeat_that_is_cut_off_is_finished_too(shards: Shards) -> None:
+    """Though somebody has looked after the first attempt, and found nothing to do."""
+    await begun(shards, cart("r1"), sku=FIRST)
+    await settled(shards)
+    await asyncio.sleep(2 * SETTLED_WRITE_SECONDS)
+    await begun(shards, cart("r1"))
+    assert await reserved(shards) == (1, 0)
+    await settled(shards)
+    assert await reserved(shards) == (1, 1)
+
+
+async def test_a_cart_whose_place_was_confirmed_meanwhile_keeps_nothing(shards: Shards) -> None:
+    """It was cut off before it reached the hold that it replaces, and that has become an order."""
+    await shards.do(sole("r1", SECOND, 1))
+    await begun(shards, cart("r2", replaces="r1"))
+    assert await reserved(shards) == (1, 1)
+    await shards.do(Confirm("r1", "O1"))
+    await settled(shards)
+    assert await reserved(shards) == (0, 0)
+    assert await outcome(shards, cart("r2", replaces="r1")) is Outcome.ALREADY_COMMITTED
+
+
+async def test_a_movement_that_is_claimed_is_never_said_to_be_undone(shards: Shards) -> None:
+    """Somebody applies it later, so whoever asked hears that it may be done."""
+    cut_off(shards, FIRST, Move)
+    with pytest.raises(OutcomeUnknown):
+        await shards.do(receipt("late", 2, 3))
+    mend(shards, FIRST)
+    plain = shards.claims.claim
+
+    async def lose_the_answer(wanted: Claim) -> tuple[Claim, bool]:
+        await plain(wanted)
+        raise LedgerUnavailable
+
+    shards.claims.claim = lose_the_answer  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown):
+        await shards.do(receipt("later", 1, 1))
+    with pytest.raises(LedgerUnavailable):
+        await shards.do(cart("r1"))
+    del shards.claims.claim
+    await settled(shards)
+    assert await outcome(shards, receipt("late", 2, 3)) is Outcome.DUPLICATE
+    assert await outcome(shards, receipt("later", 1, 1)) is Outcome.DUPLICATE
+    # Of a cart nobody begins anything for a caller who has gone.
+    assert await reserved(shards) == (0, 0)
+
+
+async def test_a_confirmation_that_nobody_can_look_after_is_not_begun(shards: Shards) -> None:
+    """Without a word to those who would finish it, nothing is done, and nothing is left behind."""
+    await shards.do(cart("r1"))
+
+    async def refuse(_claim: Claim) -> Claim:
+        raise LedgerUnavailable
+
+    shards.claims.expect = refuse  # type: ignore[method-assign]
+    with pytest.raises(LedgerUnavailable):
+        await shards.do(Confirm("r1", "O1"))
+    gc.collect()
+    del shards.claims.expect
+    assert await committed(shards) == (0, 0)
+
+
+async def test_a_shard_that_refuses_at_once_leaves_no_answer_unheard(shards: Shards) -> None:
+    """The fault of another shard, which comes later, is nobody's surprise."""
+    unheard: list[dict[str, object]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: unheard.append(context))
+    late: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    pipeline = shards.pipeline_of(FIRST)
+    pipeline.submit = lambda _command: late  # type: ignore[method-assign,assignment,return-value]
+    cut_off(shards, SECOND, CheckLines)
+    with pytest.raises(GateUnverified):
+        await asyncio.wait_for(shards.many.submit(cart("r1")), 5)
+    late.set_exception(GateUnverified())
+    await asyncio.sleep(0.01)
+    del pipeline.submit
+    late = asyncio.get_running_loop().create_future()
+    mend(shards, SECOND)
+    gc.collect()
+    assert unheard == []
+
+
+async def test_a_partial_cart_whose_claim_cannot_be_written_may_have_been_taken(
+    shards: Shards,
+) -> None:
+    """Its legs are held by then: whoever asked hears that, and a repeat has them."""
+    await shards.do(sole("r0", FIRST, UNITS))
+
+    async def refuse(_claim: Claim) -> None:
+        raise LedgerUnavailable
+
+    shards.claims.put = refuse  # type: ignore[method-assign]
+    with pytest.raises(OutcomeUnknown):
+        await shards.do(cart("r1", partial=True))
+    del shards.claims.put
+    assert await reserved(shards) == (UNITS, 1)
+    assert await outcome(shards, cart("r1", partial=True)) is Outcome.REPLAYED
+    assert await outcome(shards, Confirm("r1", "O1")) is Outcome.COMMITTED
+
+
+async def test_a_refused_replacement_calls_no_look_off(shards: Shards) -> None:
+    """The earlier cart was cut off itself, and is completed as if nobody had wanted its place."""
+    await begun(shards, cart("r1"))
+    too_much = sole("r2", SECOND, UNITS + 1, replaces="r1")
+    assert await outcome(shards, too_much) is Outcome.INSUFFICIENT_STOCK
+    await asyncio.sleep(2 * SETTLED_WRITE_SECONDS)
+    await settled(shards)
+    assert await reserved(shards) == (1, 1)

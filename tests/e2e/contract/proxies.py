@@ -37,7 +37,12 @@ class Way:
         if not self._open:
             writer.transport.abort()
             return
-        server_reader, server_writer = await asyncio.open_connection(*self._target)
+        try:
+            server_reader, server_writer = await asyncio.open_connection(*self._target)
+        except OSError:
+            # The server is away; whoever asked for it finds that out.
+            writer.transport.abort()
+            return
         self._writers |= {writer, server_writer}
         for source, to in ((reader, server_writer), (server_reader, writer)):
             task = asyncio.create_task(self._carry(source, to))
