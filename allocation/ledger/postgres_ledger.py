@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterable, Sequence
-from contextlib import aclosing, asynccontextmanager
+from contextlib import aclosing, asynccontextmanager, suppress
 
 import asyncpg
 from asyncpg.prepared_stmt import PreparedStatement
@@ -20,7 +20,9 @@ READ_TIMEOUT_SECONDS = 5.0
 # The commit of a checkpoint flushes all of it at once.
 CHECKPOINT_TIMEOUT_SECONDS = 60.0
 # A process that takes over and stops halfway holds the others up this long, then only its epoch is in their way.
-TAKE_OVER_LOCK_MS = "3000"
+# One that is at work shows it several times meanwhile.
+TAKE_OVER_LOCK_MS, LIFE_SECONDS = "3000", 0.75
+TAKE_OVER_WAITS_MAX = 40  # However much life it shows.
 # What an outage is to the driver. The internal error is one too: a statement on a connection that has heard the
 # server's last words and not yet its end.
 FAULTS = (
@@ -121,26 +123,50 @@ class PostgresLedger:
     async def only_taker(self) -> AsyncGenerator[None]:
         """Spare other processes the work of taking the shard over meanwhile.
 
-        Only the epoch keeps them from it: where the lock is not to be had in time, this goes on without it.
+        Only the epoch keeps them from it: where whoever has the lock shows no life, this goes on without it. Two
+        that went on side by side would each undo what the other has loaded, for as long as a rebuild takes.
         """
         try:
             connection = await self._connect()
         except FAULTS as fault:
             raise LedgerUnavailable from fault
+        living = None
         try:
-            await self._wait_for_turn(connection)
+            if await self._wait_for_turn(connection):
+                living = asyncio.create_task(self._show_life(connection))
             yield
         finally:
+            if living is not None:
+                living.cancel()
             connection.terminate()
 
-    async def _wait_for_turn(self, connection: asyncpg.Connection) -> None:
+    async def _wait_for_turn(self, connection: asyncpg.Connection) -> bool:
+        """Say whether the turn was had."""
+        limits = (self.shard, int(TAKE_OVER_LOCK_MS))
         try:
             await connection.execute(self._queries["bound_lock_wait"], TAKE_OVER_LOCK_MS)
-            await connection.execute(self._queries["lock_take_over"], self.shard)
-        except asyncpg.LockNotAvailableError:
-            return
+            for _ in range(TAKE_OVER_WAITS_MAX):
+                if await self._has_lock(connection):
+                    return True
+                if not await connection.fetchval(self._queries["taker_lives"], *limits):
+                    return False
         except FAULTS as fault:
             raise LedgerUnavailable from fault
+        return False
+
+    async def _has_lock(self, connection: asyncpg.Connection) -> bool:
+        try:
+            await connection.execute(self._queries["lock_take_over"], self.shard)
+        except asyncpg.LockNotAvailableError:
+            return False
+        return True
+
+    async def _show_life(self, connection: asyncpg.Connection) -> None:
+        """Tell others that this process is at work; one that is paused tells nothing."""
+        with suppress(*FAULTS):
+            while True:
+                await connection.execute(self._queries["show_life"], self.shard)
+                await asyncio.sleep(LIFE_SECONDS)
 
     async def append(self, head: Head, bodies: Sequence[bytes], last_hash: str) -> Head:
         """Append entries behind `head` and give the new head.

@@ -71,6 +71,15 @@ SELECT set_config('lock_timeout', $1, FALSE);
 -- Let one process at a time take shard $1 over; held until the connection ends.
 SELECT pg_advisory_lock(7261, $1);
 
+-- name: show_life
+-- Whoever takes shard $1 over is at work.
+UPDATE shard_head SET taker_seen_at = clock_timestamp() WHERE shard = $1;
+
+-- name: taker_lives
+-- Whether somebody was at work taking shard $1 over within the last $2 milliseconds.
+SELECT coalesce(taker_seen_at > clock_timestamp() - make_interval(secs => $2 / 1000.0), FALSE)
+FROM shard_head WHERE shard = $1;
+
 -- name: read_page
 -- The entries of shard $1 after sequence $2 up to $3: how many there are, and their bodies one after the other. One
 -- value for all of them is read five times as fast as a row each.

@@ -26,6 +26,7 @@ from allocation.errors import (
 from allocation.gate.keys import shard_keys
 from allocation.gate.redis_gate import RedisGate
 from allocation.ledger import postgres_ledger
+from allocation.ledger.postgres_ledger import PostgresLedger
 from allocation.outcomes import Outcome
 from allocation.ports import Head
 from allocation.takeover import take_over_and_rebuild, verify
@@ -136,6 +137,36 @@ async def test_a_taker_that_sleeps_keeps_nobody_out(
     await operator.execute("SELECT pg_advisory_lock(7261, 0)")
     async with Shard.open(gate, database_url) as shard:
         assert shard.pipeline.take_overs == 1
+
+
+async def test_a_taker_at_work_is_waited_for(
+    database_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A rebuild may take longer than a wait; who has not shown life for one is not waited for."""
+    monkeypatch.setattr(postgres_ledger, "TAKE_OVER_LOCK_MS", "300")
+    monkeypatch.setattr(postgres_ledger, "LIFE_SECONDS", 0.05)
+    ledgers = [PostgresLedger(database_url, 0) for _ in range(2)]
+    for ledger in ledgers:
+        await ledger.create()
+    turns: list[str] = []
+
+    async def take_turn() -> None:
+        async with ledgers[1].only_taker():
+            turns.append("second")
+
+    async with ledgers[0].only_taker():
+        waiting = asyncio.create_task(take_turn())
+        await asyncio.sleep(1.2)
+        turns.append("first")
+    await asyncio.wait_for(waiting, 10)
+    assert turns == ["first", "second"]
+    monkeypatch.setattr(postgres_ledger, "LIFE_SECONDS", 60.0)
+    async with ledgers[0].only_taker():
+        await asyncio.wait_for(take_turn(), 10)
+        turns.append("asleep")
+    assert turns[2:] == ["second", "asleep"]
+    for ledger in ledgers:
+        await ledger.close()
 
 
 async def test_a_ledger_that_lost_its_end_is_noticed(

@@ -25,7 +25,12 @@ CREATE TABLE claim (
 CREATE INDEX claim_to_settle ON claim (settle_at) WHERE settle_at IS NOT NULL;
 CREATE INDEX claim_by_sight ON claim (seen_at);
 
+-- Two processes that take one shard over side by side undo each other's work: the second waits while the first shows
+-- that it lives.
+ALTER TABLE shard_head ADD COLUMN taker_seen_at timestamptz;
+
 -- migrate: rollback
 
+ALTER TABLE shard_head DROP COLUMN taker_seen_at;
 DROP TABLE claim;
 DROP TABLE layout;
