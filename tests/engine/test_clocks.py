@@ -2,14 +2,17 @@
 
 from collections.abc import AsyncIterator
 
+import msgspec
 import pytest
 from engine.shards import CATALOGUE, Shard, hold
 from one_redis import OneRedis
 from redis.asyncio import Redis
 
+from allocation.commands import Move, MovedLine, Movement, ReadStock
 from allocation.gate.clock import TOLERANCE_MS, GateClock
 from allocation.gate.keys import shard_keys
 from allocation.gate.redis_gate import RedisGate
+from allocation.model import Stock
 from allocation.outcomes import Outcome
 
 META = shard_keys(0)[0]
@@ -64,3 +67,18 @@ async def test_a_clock_set_back_keeps_no_hold(shard: Shard, elapsed: Elapsed) ->
     elapsed.seconds += (TTL_MS + 2 * TOLERANCE_MS) / 1_000
     assert (await shard.do(hold("r3", 100)))[0].outcome is Outcome.HELD
     assert shard.gate.clock.offset_ms < -TTL_MS
+
+
+async def test_a_clock_set_back_keeps_movements_in_their_order(
+    shard: Shard, redis: Redis, elapsed: Elapsed
+) -> None:
+    """What left just after a count is not taken for what the count has seen, though the gate is behind both."""
+    seconds, _ = await redis.time()
+    elapsed.seconds += 10.0
+    now_ms = int(seconds) * 1_000 + 10_000
+    moved = (MovedLine("MUG", "LON", 2),)
+    await shard.do(Move("count", "", int(Movement.COUNT), now_ms - 1_000, "", moved))
+    await shard.do(Move("left", "", int(Movement.SHIPMENT), now_ms - 500, "", moved))
+    (read,) = await shard.do(ReadStock(("MUG",)))
+    (stock,) = msgspec.msgpack.decode(read.extra, type=list[Stock])
+    assert stock.pools[0].on_hand == 0

@@ -222,8 +222,9 @@ local function move(key, fingerprint, kind, occurred_at_ms, id, lines)
   if reservation and reservation[STATE_AT] == STATE.REFUSED then
     reservation = false
   end
-  -- A clock that runs ahead must not let a movement outlive the next count.
-  occurred_at_ms = math.min(occurred_at_ms, call.now_ms)
+  -- A clock that runs ahead must not let a movement outlive the next count. The gate's own time may be the one that is
+  -- late: two movements that were both cut to it would lose their order.
+  occurred_at_ms = math.min(occurred_at_ms, call.latest_ms)
   if kind == MOVEMENT.COUNT and occurred_at_ms > 0 and occurred_at_ms < call.now_ms - MOVES_KEPT_MS then
     return refuse(OUTCOME.COUNT_TOO_OLD)
   end

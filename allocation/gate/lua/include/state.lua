@@ -15,6 +15,8 @@ local function start_call(keys, arguments, last_ms)
   local clock = redis.call("TIME")
   call.clock_ms = clock[1] * 1000 + math.floor(clock[2] / 1000)
   call.now_ms = math.max(last_ms, math.min(math.max(call.clock_ms, tonumber(arguments[9])), tonumber(arguments[10])))
+  -- What happened elsewhere may lie behind this and before the gate's own time, where that is late.
+  call.latest_ms = math.max(call.now_ms, tonumber(arguments[10]))
   call.keys = keys
   call.epoch = arguments[1]
   call.reservation_retention_ms = tonumber(arguments[7])
