@@ -219,12 +219,10 @@ def half_a_postgres(data_dir: Path) -> None:
     (data_dir / "postgres" / "PG_VERSION").write_text("18\n")
 
 
-def damaged_append_only_file(data_dir: Path) -> None:
+def damaged_manifest(data_dir: Path) -> None:
     folder = data_dir / "redis" / "appendonlydir"
     folder.mkdir(parents=True)
-    manifest = "file appendonly.aof.1.incr.aof seq 1 type i\n"
-    (folder / "appendonly.aof.manifest").write_text(manifest)
-    (folder / "appendonly.aof.1.incr.aof").write_bytes(b"*1\r\ngarbage\r\n" * 9)
+    (folder / "appendonly.aof.manifest").write_text("garbage\n")
 
 
 def damaged_credentials(data_dir: Path) -> None:
@@ -240,7 +238,7 @@ def damaged_credentials(data_dir: Path) -> None:
         (garbage_in_postgres, "is not a PostgreSQL data folder"),
         (older_postgres, "was made by PostgreSQL 15"),
         (half_a_postgres, "The embedded PostgreSQL did not start"),
-        (damaged_append_only_file, "The embedded Redis did not start"),
+        (damaged_manifest, "The embedded Redis did not start"),
         (damaged_credentials, "is damaged"),
     ],
 )
