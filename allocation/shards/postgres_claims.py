@@ -73,24 +73,19 @@ class PostgresClaims:
 
     async def drop(self, claim: Claim) -> None:
         """Forget a claim that came to nothing. Raises LedgerUnavailable."""
-        await self._execute("drop", claim.key, claim.fingerprint)
+        await self._ask("drop", claim.key, claim.fingerprint)
 
     async def put(self, claim: Claim) -> None:
         """Say which shards a key is on, where its claim said otherwise or was lost. Raises LedgerUnavailable."""
-        await self._execute("put", claim.key, claim.fingerprint, claim.shards, claim.request)
+        await self._ask("put", claim.key, claim.fingerprint, claim.shards, claim.request)
 
     async def expect(self, claim: Claim) -> Claim:
         """Have somebody look in a while whether all shards of a claim agree; give the claim with that time.
 
         Raises LedgerUnavailable.
         """
-        try:
-            settle_at = await self._pool.fetchval(
-                self._queries["expect"], claim.key, self._settle_seconds, timeout=TIMEOUT_SECONDS
-            )
-        except FAULTS as fault:
-            raise LedgerUnavailable from fault
-        return structs.replace(claim, settle_at=settle_at)
+        rows = await self._ask("expect", claim.key, self._settle_seconds)
+        return structs.replace(claim, settle_at=rows[0][0] if rows else None)
 
     def settled(self, claim: Claim) -> None:
         """Say, at leisure, that they do. A look that others have asked for since is not called off."""
@@ -125,18 +120,17 @@ class PostgresClaims:
         wanted = {waiting.wanted.key: waiting.wanted for waiting in reversed(batch)}
         claims = [wanted[key] for key in sorted(wanted)]
         try:
-            rows = await self._pool.fetch(
-                self._queries["claim"],
+            rows = await self._ask(
+                "claim",
                 [claim.key for claim in claims],
                 [claim.fingerprint for claim in claims],
                 [".".join(map(str, claim.shards)) for claim in claims],
                 [claim.request for claim in claims],
                 self._settle_seconds,
-                timeout=TIMEOUT_SECONDS,
             )
             made = {key: structs.replace(wanted[key], settle_at=at) for key, at in rows}
             standing = made | await self._find([key for key in wanted if key not in made])
-        except (*FAULTS, LedgerUnavailable):
+        except LedgerUnavailable:
             _fail(batch)
             return
         for waiting in batch:
@@ -155,7 +149,7 @@ class PostgresClaims:
                 done, self._settled = sorted(self._settled.items()), {}
                 # What is not written is looked at once more than it needs to be.
                 keys, times = [key for key, _ in done], [settle_at for _, settle_at in done]
-                await self._execute("settled", keys, times)
+                await self._ask("settled", keys, times)
         except LedgerUnavailable:
             return
         finally:
@@ -166,17 +160,25 @@ class PostgresClaims:
         return {claim.key: claim for claim in found}
 
     async def _claims(self, query: str, *arguments: object) -> list[Claim]:
-        try:
-            rows = await self._pool.fetch(self._queries[query], *arguments, timeout=TIMEOUT_SECONDS)
-        except FAULTS as fault:
-            raise LedgerUnavailable from fault
+        rows = await self._ask(query, *arguments)
         return [Claim(row[0], row[1], tuple(row[2]), row[3], int(row[4]), row[5]) for row in rows]
 
-    async def _execute(self, query: str, *arguments: object) -> None:
+    async def _ask(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         try:
-            await self._pool.execute(self._queries[query], *arguments, timeout=TIMEOUT_SECONDS)
+            connection = await self._pool.acquire(timeout=TIMEOUT_SECONDS)
+            try:
+                rows = await connection.fetch(
+                    self._queries[query], *arguments, timeout=TIMEOUT_SECONDS
+                )
+            except BaseException:
+                # To give it back would wait until a server that says nothing has called the query off.
+                connection.terminate()
+                raise
+            finally:
+                await self._pool.release(connection)
         except FAULTS as fault:
             raise LedgerUnavailable from fault
+        return rows
 
 
 def _fail(waiting: list[_Waiting]) -> None:
