@@ -62,7 +62,6 @@ class RedisServers:
     """The servers behind one URL, with a client for each. Raises ValueError for a URL that names none."""
 
     def __init__(self, redis_url: str) -> None:
-        self._url = redis_url
         self._named = server_urls(redis_url)
         self._clients = {url: connect(url) for url in self._named}
         # The nodes of a cluster that one of them has told of last: those that are named may all go one day.

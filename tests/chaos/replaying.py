@@ -1,7 +1,7 @@
 """The ledger decided once more: every row must be what a plain shop would have done at that moment."""
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -34,6 +34,7 @@ EXPECTED = {
     Kind.COMMITTED: Outcome.COMMITTED,
     Kind.RELEASED: Outcome.RELEASED,
     Kind.EXTENDED: Outcome.EXTENDED,
+    Kind.ORDERED: Outcome.COMMITTED,
     Kind.MOVED: Outcome.APPLIED,
     Kind.CONFIGURED: Outcome.CREATED,
 }
@@ -122,22 +123,31 @@ class Clerk(Oracle):
         return super()._take(promise, sku, wanted, places, pinned=pinned)
 
 
+# What was asked of the clerk, found in the history; a text where nobody did.
+CommandOf = Callable[[Clerk, Record, Row, Entry], Any]
+
+
 def replay(record: Record) -> list[str]:
     """Decide every row again; give what came out otherwise."""
-    clerk, wrong = Clerk(), list[str]()
+    return decide_again(record, Clerk(), _command_of)
+
+
+def decide_again(record: Record, clerk: Clerk, command_of: CommandOf) -> list[str]:
+    """Have a clerk decide every row of one ledger again; give what came out otherwise."""
+    wrong: list[str] = []
     for row in record.rows:
         entry = row.entry
         clerk.advance(row.at_ms)
-        complaint = _decide(clerk, record, row, entry) or _compare(clerk, entry)
+        complaint = _decide(clerk, record, row, command_of) or _compare(clerk, entry)
         if complaint:
             wrong.append(f"{row.sequence} {Kind(row.kind).name} {row.key}: {complaint}")
     return wrong
 
 
-def _decide(clerk: Clerk, record: Record, row: Row, entry: Entry) -> str:
+def _decide(clerk: Clerk, record: Record, row: Row, command_of: CommandOf) -> str:
     if row.kind == Kind.EXPIRED:
         return "" if clerk.expire(row.key) else "was not overdue"
-    command = _command_of(clerk, record, row, entry)
+    command = command_of(clerk, record, row, row.entry)
     if isinstance(command, str):
         return command
     if row.kind == Kind.REFUSED:
@@ -160,9 +170,9 @@ def _command_of(clerk: Clerk, record: Record, row: Row, entry: Entry) -> Any:
         case Kind.EXTENDED:
             command = _extend(record, row, entry)
         case Kind.MOVED:
-            command = _move(record, row)
+            command = moved_by(record, row)
         case Kind.CONFIGURED:
-            command = _configure(row, entry)
+            command = configured_by(row, entry)
         case _:
             command = "is of a kind that nobody asked for"
     return command
@@ -199,12 +209,12 @@ def _reserve(clerk: Clerk, record: Record, row: Row, entry: Entry) -> Any:
                 body["ttl_seconds"] * 1000,
                 partial=False,
                 replaces="",
-                lines=tuple(_wanted(body)),
+                lines=tuple(wanted_of(body)),
             )
     return "is nothing that anybody asked for"
 
 
-def _wanted(body: dict[str, Any]) -> list[Wanted]:
+def wanted_of(body: dict[str, Any]) -> list[Wanted]:
     summed: dict[tuple[str, str], int] = {}
     for line in body["lines"]:
         place = (line["sku"], line.get("location") or "")
@@ -217,7 +227,7 @@ def _lacking(clerk: Clerk, body: dict[str, Any]) -> dict[str, int]:
     """Say what a cart would lack now, pins served first."""
     left: dict[tuple[str, str], int] = {}
     lacking: dict[str, int] = {}
-    for want in _wanted(body):
+    for want in wanted_of(body):
         missing = want.quantity
         places = (want.location,) if want.location else clerk.channels[body["channel"]][1]
         for place in places:
@@ -230,7 +240,7 @@ def _lacking(clerk: Clerk, body: dict[str, Any]) -> dict[str, int]:
     return lacking
 
 
-def _move(record: Record, row: Row) -> Any:
+def moved_by(record: Record, row: Row) -> Any:
     asked = record.by_key.get((row.operation or "", row.key))
     if not asked:
         return "is a movement that nobody sent"
@@ -246,7 +256,7 @@ def _move(record: Record, row: Row) -> Any:
     return Move(row.subject, "", kind, at_ms, body.get("reservation_id", ""), moved)
 
 
-def _configure(row: Row, entry: Entry) -> Any:
+def configured_by(row: Row, entry: Entry) -> Any:
     kind, _, code = row.subject.partition(":")
     if kind == "location":
         return ConfigureLocation(code, "")

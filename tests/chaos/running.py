@@ -15,6 +15,7 @@ import asyncpg
 import msgspec
 from chaos.calling import Caller
 from chaos.clients import CLIENTS, PATIENCE_SECONDS, PAUSE_SECONDS, WISHES, Customer
+from chaos.closing import read_stock, stop_all
 from chaos.faults import Faults
 from chaos.history import FILE_NAME, Recorder
 from chaos.market import CHANNEL, Market
@@ -189,7 +190,12 @@ class Run:
         began = time.monotonic()
         while True:
             self.final["figures_read_ms"] = int(time.time() * 1000)
-            told = {name: await self._stock(caller) for name, caller in self.callers.items()}
+            told = {
+                name: await read_stock(
+                    caller, (*self.market.hot, *self.market.cold), READ_SECONDS_MAX
+                )
+                for name, caller in self.callers.items()
+            }
             first, *others = told.values()
             self.final["figures"] = told
             if first is not None and all(other == first for other in others):
@@ -200,35 +206,9 @@ class Run:
                 return
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _stock(self, caller: Caller) -> dict[str, Any] | None:
-        found: dict[str, Any] = {}
-        for sku in (*self.market.hot, *self.market.cold):
-            try:
-                answer = await caller.get(f"/v1/stock/{sku}", READ_SECONDS_MAX)
-            except (OSError, TimeoutError):
-                return None
-            if answer.status != 200:
-                return None
-            found[sku] = answer.json
-        return found
-
     async def _stop(self) -> None:
         self.final["served_until_ms"] = int(time.time() * 1000)
-        self.final["exit_statuses"] = {
-            service.name: [*service.exit_statuses, await service.stop()]
-            for service in self.world.services
-        }
-        self.final["ended_by_themselves"] = {
-            service.name: [
-                known
-                | {
-                    "started": known["started"] - self.started,
-                    "ended": known["ended"] - self.started,
-                }
-                for known in service.ended_by_itself
-            ]
-            for service in self.world.services
-        }
+        self.final |= await stop_all(self.world.services, self.started)
         self.final["starts"] = {
             service.name: [started - self.started for started in service.starts]
             for service in self.world.services

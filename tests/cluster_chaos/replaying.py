@@ -5,23 +5,12 @@ from typing import Any
 
 from chaos.history import Attempt
 from chaos.record import Record, Row, wanted_by_sku
-from chaos.replaying import Clerk, _compare, _configure, _move, _wanted
+from chaos.replaying import Clerk, configured_by, decide_again, moved_by, wanted_of
 from cluster_chaos.record import own
 
 from allocation.commands import Command, Confirm, Extend, Order, Release, Reserve
 from allocation.journal import Entry
 from allocation.outcomes import Kind, Outcome, State
-
-EXPECTED = {
-    Kind.HELD: Outcome.HELD,
-    Kind.REFUSED: Outcome.INSUFFICIENT_STOCK,
-    Kind.COMMITTED: Outcome.COMMITTED,
-    Kind.RELEASED: Outcome.RELEASED,
-    Kind.EXTENDED: Outcome.EXTENDED,
-    Kind.ORDERED: Outcome.COMMITTED,
-    Kind.MOVED: Outcome.APPLIED,
-    Kind.CONFIGURED: Outcome.CREATED,
-}
 
 
 class Shopkeeper(Clerk):
@@ -40,28 +29,7 @@ class Shopkeeper(Clerk):
 
 def replay(record: Record) -> list[str]:
     """Decide every row of one shard again; give what came out otherwise."""
-    clerk, wrong = Shopkeeper(), list[str]()
-    for row in record.rows:
-        entry = row.entry
-        clerk.advance(row.at_ms)
-        complaint = _decide(clerk, record, row, entry) or _compare(clerk, entry)
-        if complaint:
-            wrong.append(f"{row.sequence} {Kind(row.kind).name} {row.key}: {complaint}")
-    return wrong
-
-
-def _decide(clerk: Clerk, record: Record, row: Row, entry: Entry) -> str:
-    if row.kind == Kind.EXPIRED:
-        return "" if clerk.expire(row.key) else "was not overdue"
-    command = _command_of(clerk, record, row, entry)
-    if isinstance(command, str):
-        return command
-    if row.kind == Kind.REFUSED:
-        overdue = [line.sku for line in command.lines if clerk.is_overdue(line.sku)]
-        if overdue:
-            return f"refused while holds on {overdue} were overdue"
-    outcome, expected = clerk.decide(command), EXPECTED[Kind(row.kind)]
-    return "" if outcome is expected else f"is {outcome.name}, not {expected.name}"
+    return decide_again(record, Shopkeeper(), _command_of)
 
 
 def _command_of(clerk: Clerk, record: Record, row: Row, entry: Entry) -> Any:
@@ -78,9 +46,9 @@ def _command_of(clerk: Clerk, record: Record, row: Row, entry: Entry) -> Any:
         case Kind.EXTENDED:
             command = _extend(record, row, entry)
         case Kind.MOVED:
-            command = _move(record, row)
+            command = moved_by(record, row)
         case Kind.CONFIGURED:
-            command = _configure(row, entry)
+            command = configured_by(row, entry)
         case _:
             command = "is of a kind that nobody asked for"
     return command
@@ -104,7 +72,7 @@ def _reserve(clerk: Clerk, record: Record, row: Row, entry: Entry) -> Any:
                 body["ttl_seconds"] * 1000,
                 partial=partial,
                 replaces=_replaced(clerk, body),
-                lines=tuple(_wanted(body)),
+                lines=tuple(wanted_of(body)),
             )
     return "is nothing that anybody asked for"
 
@@ -136,7 +104,7 @@ def _order(record: Record, row: Row, entry: Entry) -> Any:
             reservation.fingerprint,
             body["channel"],
             body["order_id"],
-            tuple(_wanted(body)),
+            tuple(wanted_of(body)),
         )
     return "is nothing that anybody asked for"
 

@@ -9,6 +9,7 @@ from typing import Any
 import asyncpg
 import msgspec
 from chaos.calling import Caller
+from chaos.closing import read_stock, stop_all
 from chaos.history import FILE_NAME, Recorder
 from cluster_chaos.faults import Faults
 from cluster_chaos.plan import SHARDS, Fault, draw_plan
@@ -171,7 +172,10 @@ class Run:
         self.final["agreed_seconds"] = None
         while time.monotonic() - began < CONVERGE_SECONDS_MAX:
             self.final["figures_read_ms"] = int(time.time() * 1000)
-            told = {name: await self._stock(caller) for name, caller in self.callers.items()}
+            told = {
+                name: await read_stock(caller, (*self.shop.hot, *self.shop.cold), READ_SECONDS_MAX)
+                for name, caller in self.callers.items()
+            }
             first, *others = told.values()
             self.final["figures"] = told
             if first is not None and all(other == first for other in others):
@@ -179,35 +183,9 @@ class Run:
                 return
             await asyncio.sleep(POLL_SECONDS)
 
-    async def _stock(self, caller: Caller) -> dict[str, Any] | None:
-        found: dict[str, Any] = {}
-        for sku in (*self.shop.hot, *self.shop.cold):
-            try:
-                answer = await caller.get(f"/v1/stock/{sku}", READ_SECONDS_MAX)
-            except (OSError, TimeoutError):
-                return None
-            if answer.status != 200:
-                return None
-            found[sku] = answer.json
-        return found
-
     async def _stop(self) -> None:
         self.final["served_until_ms"] = int(time.time() * 1000)
-        self.final["exit_statuses"] = {
-            service.name: [*service.exit_statuses, await service.stop()]
-            for service in self.world.services
-        }
-        self.final["ended_by_themselves"] = {
-            service.name: [
-                known
-                | {
-                    "started": known["started"] - self.started,
-                    "ended": known["ended"] - self.started,
-                }
-                for known in service.ended_by_itself
-            ]
-            for service in self.world.services
-        }
+        self.final |= await stop_all(self.world.services, self.started)
         for caller in self.callers.values():
             caller.close()
         self.recorder.close()
